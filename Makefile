@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PLUGINS := plugins/medxfer-efficientnet-lite
+SETUP := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
+
+.PHONY: run test check clean
+
+run: .venv/installed
+	$(BIN)/medxfer run bundles/pneumonia_cls
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy medxfer $(PLUGINS)
+	$(BIN)/python -m pytest -q tests/guards
+
+clean:
+	rm -rf .venv runs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamp files: a second call installs nothing, a changed list of dependencies installs again.
+.venv/installed: $(SETUP)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) --editable . $(PLUGINS:%=--editable %)
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(INSTALL) --editable '.[dev]'
+	touch $@

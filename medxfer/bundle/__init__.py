@@ -1,0 +1,1 @@
+"""A bundle's configuration: typed, read safely, written again."""

@@ -1,0 +1,149 @@
+"""The typed form of a bundle: frozen dataclasses with defaults and units, no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Layout = Literal["auto", "class_folders", "csv", "dicom_csv"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A part named in MONAI syntax: `_target_` and its arguments."""
+
+    target: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(
+        default="", compare=False, repr=False
+    )  # file, line and key, for messages about the arguments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatientSpec:
+    """How patients are told apart; DICOM PatientID goes before the pattern."""
+
+    column: str | None = None
+    pattern: str | None = (
+        None  # regular expression on the file name; its first group, or the whole match, is the patient
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitSpec:
+    """Shares of patients held out where the data bring no split of their own."""
+
+    test: float = 0.2
+    val: float = 0.15
+    by: Literal["patient", "image"] = "patient"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSpec:
+    """Where the cases are and how they are read."""
+
+    source: str  # a path, or `synthetic.NAME`
+    layout: Layout = "auto"
+    labels: str | None = None  # label CSV, relative to the source; found by itself when there is one only
+    column: str | None = None  # label column of the CSV; default `label`
+    patient: PatientSpec = PatientSpec()
+    split: SplitSpec = SplitSpec()
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    accept_leak: str | None = None  # the reason, printed in the report
+    exclude: str | None = None  # text file, one relative path a line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesSpec:
+    """Deterministic preprocessing and augmentation; empty lists mean none, None means the preset's."""
+
+    preset: str = "xray"
+    size: int = 128  # pixels a side
+    store: Literal["uint8", "float16"] = "uint8"
+    transforms: tuple[Component, ...] | None = None
+    augment: tuple[Component, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSpec:
+    """Which encoder, from which weights."""
+
+    id: str
+    weights: str = "none"  # a tag of the card, a path, or `none`
+    in_channels: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    min_coverage: float = 0.95  # share of the encoder's parameters that must come from the file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSpec:
+    """What all phases share; a phase may override the second half."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    threshold: Literal["youden", "f1", "half"] = "youden"  # rule for the threshold, applied to val
+    batch: int = 32
+    clip_norm: float = 1.0  # 0: no clipping
+    patience: int = 0  # epochs without a better key metric before a phase stops; 0: never
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # share of a phase's steps with a rising rate
+    schedule: Literal["cosine", "constant"] = "cosine"
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSpec:
+    """One entry of the training recipe. None: the value under `training`."""
+
+    name: str
+    train: Literal["head", "last_k", "norm", "bias", "all"]
+    lr: float
+    epochs: int
+    k: int = 1  # stages, for `last_k`
+    layer_decay: float = 1.0  # rate of a stage / rate of the next
+    views: int = 1  # `head` only: augmented views of each image whose features are cached
+    batch: int | None = None
+    clip_norm: float | None = None
+    patience: int | None = None
+    weight_decay: float | None = None
+    warmup: float | None = None
+    schedule: Literal["cosine", "constant"] | None = None
+    dropout: float | None = None
+    label_smoothing: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A whole bundle, every default filled in."""
+
+    name: str
+    folder: Path
+    seed: int = 0
+    data: DataSpec
+    images: ImagesSpec = ImagesSpec()
+    encoder: EncoderSpec
+    task: Component
+    training: TrainingSpec = TrainingSpec()
+    phases: tuple[PhaseSpec, ...]
+    trusted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """What `data.inspect` saw in a folder; `bundle.create` writes a bundle from it."""
+
+    source: Path
+    layout: Layout
+    classes: Mapping[str, int]  # class name -> images
+    images: int
+    patients: int
+    splits: Mapping[str, int]  # given split -> images
+    channels: int
+    median_size: tuple[int, int]  # rows, columns
+    labels: str | None = None
+    column: str | None = None
+    patient: PatientSpec = PatientSpec()
+    notes: tuple[str, ...] = ()

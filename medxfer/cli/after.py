@@ -1,0 +1,121 @@
+"""After a run: `predict`, `evaluate`, `report`, `compare`, `export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("run", type=options.FOLDER)
+@click.argument("files", nargs=-1, required=True, type=options.FOLDER)
+@click.option("--out", "-o", type=options.FOLDER, metavar="FILE.csv", help="Write the table here; default stdout.")
+@options.as_json
+@options.quiet
+@click.pass_context
+def predict(
+    context: click.Context, run: Path, files: tuple[Path, ...], out: Path | None, as_json: bool, quiet: bool
+) -> int:
+    """Probabilities and decisions for FILES (or folders) by RUN: a run folder or an exported bundle.
+
+    A bad file is reported on its line and does not stop the others (exit code 4; 3 when none could be read).
+    """
+    from ..progress import Progress
+    from ..run_folder import csv_text
+    from ..trained import open_run
+
+    rows = open_run(run).predict(files, say=Progress(quiet=quiet))
+    text = json.dumps(rows, indent=1) + "\n" if as_json else csv_text(rows)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        from ..files import write_atomic
+
+        write_atomic(out, text)
+    refused = sum(row["status"] == "refused" for row in rows)
+    if refused and not quiet:
+        click.echo(f"{refused} of {len(rows)} files refused; see the column `reason`", err=True)
+    return 0 if not refused else 3 if refused == len(rows) else 4
+
+
+@click.command()
+@click.argument("run", type=options.FOLDER)
+@click.option("--data", required=True, type=options.FOLDER, metavar="PATH", help="Folder of labelled images.")
+@click.option("--part", type=click.Choice(["all", "train", "val", "test"]), default="all", show_default=True,
+              help="With data that bring a split: the part to measure on.")  # fmt: skip
+@click.option("--out", "-o", type=options.FOLDER, metavar="FILE.json", help="Write the scores here too.")
+@options.quiet
+def evaluate(run: Path, data: Path, part: str, out: Path | None, quiet: bool) -> None:
+    """Measure RUN on other labelled data: threshold and temperature stay as they are."""
+    from ..files import write_json
+    from ..progress import Progress
+    from ..trained import evaluate_on
+
+    scores = evaluate_on(run, data, part=part, say=Progress(quiet=quiet))
+    click.echo(json.dumps(scores, indent=1))
+    if out is not None:
+        write_json(out, scores)
+
+
+@click.command()
+@click.argument("run", type=options.FOLDER)
+def report(run: Path) -> None:
+    """Draw the report and the model card of RUN again, from the files in its folder."""
+    from ..reports.html import write_report
+    from ..reports.model_card import write_model_card
+    from ..run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    write_model_card(folder)
+    click.echo(str(write_report(folder)))
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=options.FOLDER, metavar="RUN RUN...")
+@options.as_json
+def compare(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Compare runs on the test cases they share: paired differences with intervals by patient."""
+    from ..methods.compare import compare_runs
+
+    rows = compare_runs(runs)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "score", "value", "minus the first (95 % interval)", "cases")
+    for row in rows:
+        table.add_row(str(row["run"]), str(row["score"]), _number(row["value"]), _difference(row), str(row["n"]))
+    Console(width=None if click.get_text_stream("stdout").isatty() else 120, highlight=False).print(table)
+
+
+def _number(value: Any) -> str:
+    return "not defined" if value is None or value != value else f"{value:.3f}"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    if row.get("difference") is None:
+        return "-"
+    return f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+
+
+@click.command()
+@click.argument("run", type=options.FOLDER)
+@click.option("--to", "form", required=True, type=click.Choice(["bundle", "pt2", "onnx", "torchscript"]),
+              help="bundle: a MONAI bundle; the others: one file.")  # fmt: skip
+@click.option("--out", "-o", type=options.FOLDER, metavar="PATH", help="Where to; default beside the run's files.")
+def export(run: Path, form: str, out: Path | None) -> None:
+    """Write the model of RUN for other programs."""
+    from ..export.trained_export import export_trained
+    from ..progress import Progress
+
+    click.echo(str(export_trained(run, form, out, Progress().warn)))
+
+
+COMMANDS = (predict, evaluate, report, compare, export)

@@ -1,0 +1,34 @@
+"""`medxfer init`: a bundle for a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import options
+
+
+@click.command()
+@click.argument("folder", type=options.FOLDER, metavar="DIR")
+@click.option("--data", required=True, type=options.FOLDER, metavar="PATH", help="Folder of images to look at.")
+@click.option("--task", type=click.Choice(["classification"]), default="classification", show_default=True,
+              help="Kind of question.")  # fmt: skip
+@click.option("--modality", type=click.Choice(["xray"]), default="xray", show_default=True,
+              help="Decides preprocessing and augmentation.")  # fmt: skip
+def init(folder: Path, data: Path, task: str, modality: str) -> None:
+    """Look at a data folder and write a bundle for it into DIR that runs as it stands."""
+    from ..bundle.create import write_bundle
+    from ..data.inspect import facts_of
+
+    facts = facts_of(data, task, modality)
+    written = write_bundle(facts, folder, task=task, modality=modality)
+    classes = ", ".join(f"{name} {count}" for name, count in facts.classes.items())
+    click.echo(f"{facts.images} images of {facts.patients} patients; {classes}", err=True)
+    for note in facts.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(str(written))
+    click.echo(f"next: medxfer run {folder}", err=True)
+
+
+COMMANDS = (init,)

@@ -1,0 +1,26 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path)
+
+data = click.option("--data", metavar="PATH", help="Folder of images; replaces the bundle's own source.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Say warnings and errors only.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+device = click.option(
+    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+)
+trust = click.option(
+    "--trust", is_flag=True, help="Lift the safety rules for a bundle you have read: it may run any code."
+)
+overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. phases.1.epochs=5."
+)

@@ -1,0 +1,278 @@
+"""Which encoders are installed, and how one is built: entry points and cards, nothing imported before it is used."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cards import EncoderCard, nearest, read_cards
+from ..errors import MedxferError, PluginError
+
+if TYPE_CHECKING:
+    from ..plugin import Encoder
+
+ENCODERS = "medxfer.encoders"
+CARDS = "medxfer.cards"
+
+# Encoder id -> the distribution that brings it, for those who have not installed it.
+KNOWN_PACKAGES: Mapping[str, str] = {"efficientnet_lite0": "medxfer-efficientnet-lite"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """One encoder id as found: usable, or with the reason why not."""
+
+    id: str
+    distribution: str
+    version: str
+    card: EncoderCard | None  # None: the plugin has none, or it is broken (`error`)
+    error: str | None = None
+    entry: EntryPoint | None = field(default=None, repr=False)
+
+    @property
+    def brought_by(self) -> str:
+        """Distribution and version in one word group."""
+        return f"{self.distribution} {self.version}".strip()
+
+
+def list_encoders() -> list[Listing]:
+    """Every installed encoder by id, broken and clashing ones with their error; imports neither torch nor plugins."""
+    return list(_discover(tuple(sys.path), os.environ.get("MEDXFER_DISABLE_PLUGINS", "")))
+
+
+def card_of(encoder_id: str) -> EncoderCard:
+    """The card of an encoder; where its plugin has none, it is built to see what can be seen.
+
+    Raises:
+        PluginError: Unknown, broken or ambiguous id.
+    """
+    listing = _find(encoder_id)
+    return listing.card or _card_by_building(encoder_id)
+
+
+def build(
+    encoder_id: str, *, spatial_dims: int, in_channels: int, options: Mapping[str, Any] | None = None
+) -> Encoder:
+    """Build an encoder with random weights from torch's global generator, whose state is put back afterwards.
+
+    Args:
+        encoder_id: As listed; `adapter:name` hands `name` to the adapter.
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the first convolution.
+        options: By name, as on the card.
+
+    Raises:
+        PluginError: Unknown, broken or ambiguous id; dimensions or options not on the card; a build that fails or
+            gives something else than an `Encoder`.
+    """
+    from ..plugin import Encoder
+
+    listing = _find(encoder_id)
+    chosen = dict(options or {})
+    _check_request(listing, spatial_dims, chosen)
+    function = _load(listing)
+    _, _, rest = encoder_id.partition(":")
+    given = (rest,) if rest else ()
+    try:
+        with _random_state_kept():
+            encoder = function(*given, spatial_dims=spatial_dims, in_channels=in_channels, **chosen)
+    except MedxferError:
+        raise
+    except Exception as error:
+        raise _broken(listing, f"build failed: {_first_line(error)}") from error
+    if not isinstance(encoder, Encoder):
+        raise _broken(listing, f"build returned {type(encoder).__name__}, not a medxfer.plugin.Encoder")
+    return encoder
+
+
+@functools.cache
+def _discover(path: tuple[str, ...], disabled: str) -> tuple[Listing, ...]:
+    """All listings; the arguments are what the answer depends on, so that a changed one is looked up anew."""
+    found = entry_points()
+    off = {_normal(name) for name in re.split(r"[,\s]+", disabled) if name}
+    by_owner: dict[str, tuple[dict[str, EncoderCard], list[str]]] = defaultdict(lambda: ({}, []))
+    for entry in found.select(group=CARDS):
+        cards, errors = by_owner[_owner(entry)[0]]
+        try:
+            cards.update(read_cards(_card_file(entry)))
+        except MedxferError as error:
+            errors.append(f"{error.where}: {error.seen}; {error.todo}")
+    listings: dict[str, list[Listing]] = defaultdict(list)
+    for entry in found.select(group=ENCODERS):
+        name, version = _owner(entry)
+        if _is_off(name, entry.name, off):
+            continue
+        cards, errors = by_owner[name]
+        listing = Listing(
+            id=entry.name,
+            distribution=name,
+            version=version,
+            card=cards.get(entry.name),
+            error="; ".join(errors) or None if entry.name not in cards else None,
+            entry=entry,
+        )
+        if all(other.entry != entry for other in listings[entry.name]):  # one distribution found twice on the path
+            listings[entry.name].append(listing)
+    return tuple(_one(listings[name]) for name in sorted(listings))
+
+
+def _one(found: list[Listing]) -> Listing:
+    """The listing of one id; several distributions with one id are an error that names them, in a fixed order."""
+    if len(found) == 1:
+        return found[0]
+    owners = sorted(listing.brought_by for listing in found)
+    error = f"{' and '.join(owners)} both bring an encoder of this name; uninstall one, or disable it"
+    return Listing(id=found[0].id, distribution=", ".join(owners), version="", card=None, error=error)
+
+
+def _find(encoder_id: str) -> Listing:
+    """The usable listing of an id.
+
+    Raises:
+        PluginError: Unknown, broken or ambiguous.
+    """
+    name, colon, _ = encoder_id.partition(":")
+    listings = {listing.id: listing for listing in list_encoders()}
+    listing = listings.get(name)
+    if listing is None:
+        package = KNOWN_PACKAGES.get(encoder_id) or KNOWN_PACKAGES.get(name)
+        todo = nearest(encoder_id, listings)
+        if os.environ.get("MEDXFER_DISABLE_PLUGINS"):
+            todo += "; MEDXFER_DISABLE_PLUGINS is set: unset it to use plugins"
+        if package:
+            todo = f"pip install {package}, which brings it; {todo}"
+        raise PluginError(f"encoder {encoder_id}", "not installed", "an installed encoder", todo)
+    if listing.error:
+        todo = "see `medxfer plugin list`"
+        raise PluginError(f"encoder {encoder_id} of {listing.brought_by}", listing.error, "a sound plugin", todo)
+    if colon and listing.card is not None:
+        seen = f"{name} takes no further name"
+        raise PluginError(f"encoder {encoder_id}", seen, "an id without colon", f"write {name}")
+    return listing
+
+
+def _check_request(listing: Listing, spatial_dims: int, options: Mapping[str, Any]) -> None:
+    """Refuse dimensions and options that the card does not name."""
+    card = listing.card
+    if card is None:
+        return
+    if spatial_dims not in card.spatial_dims:
+        known = " or ".join(f"{dims}D" for dims in sorted(card.spatial_dims))
+        todo = "`medxfer encoders --dims` lists the others"
+        raise PluginError(f"encoder {card.id}", f"asked for in {spatial_dims}D", known, todo)
+    for name in options:
+        if name not in card.options:
+            seen, known = f"unknown option `{name}`", ", ".join(card.options) or "no options"
+            raise PluginError(f"encoder {card.id}", seen, known, nearest(name, card.options))
+
+
+def _load(listing: Listing) -> Any:
+    """The build function: the plugin is imported here and nowhere before."""
+    assert listing.entry is not None  # noqa: S101  # only clashes have none, and _find refuses them
+    try:
+        with _random_state_kept():
+            function = listing.entry.load()
+        kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+    except Exception as error:
+        raise _broken(listing, f"cannot be loaded: {_first_line(error)}") from error
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        raise _broken(listing, f"{listing.entry.value} takes **kwargs: a misspelt option would not be refused")
+    return function
+
+
+def _broken(listing: Listing, seen: str) -> PluginError:
+    value = listing.entry.value if listing.entry else ""
+    todo = f"reinstall or uninstall {listing.distribution}, or tell its authors"
+    where = f"encoder {listing.id} of {listing.brought_by} ({value})"
+    return PluginError(where, seen, "a build function that gives an Encoder", todo)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _card_by_building(encoder_id: str) -> EncoderCard:
+    """What a built encoder tells of itself, in the dimensions that can be built."""
+    parameters: dict[int, int] = {}
+    problem: PluginError | None = None
+    for dims in (2, 3):
+        try:
+            encoder = build(encoder_id, spatial_dims=dims, in_channels=3)
+        except PluginError as error:
+            problem = error
+            continue
+        parameters[dims] = sum(p.numel() for p in encoder.parameters())
+        channels = tuple(encoder.channels)
+        strides = tuple(tuple(s) if len(set(s)) > 1 else s[0] for s in encoder.strides)
+    if not parameters:
+        assert problem is not None  # noqa: S101  # both dimensions failed
+        raise problem
+    unknown = "not stated: the plugin has no card"
+    return EncoderCard(
+        id=encoder_id, parameters=parameters, channels=channels, strides=strides, licence=unknown, citation=unknown
+    )
+
+
+def _card_file(entry: EntryPoint) -> Path:
+    """Where `PACKAGE:FILE` lies, found without importing the package.
+
+    Raises:
+        PluginError: No such package, or it is not in a folder.
+    """
+    module, _, file = entry.value.partition(":")
+    top, *inner = module.strip().split(".")
+    spec = importlib.util.find_spec(top)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    for place in places:
+        path = Path(place).joinpath(*inner, file.strip())
+        if path.is_file():
+            return path
+    seen = f"no file {file.strip()} in the package {module}" if places else f"no package {module}"
+    raise PluginError(f"card {entry.value}", seen, "PACKAGE:FILE.yaml", "reinstall the plugin")
+
+
+def _owner(entry: EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that an entry point belongs to."""
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _is_off(distribution: str, encoder_id: str, off: set[str]) -> bool:
+    """`MEDXFER_DISABLE_PLUGINS`: `1` or `all` for every plugin, or names of distributions or encoders."""
+    if _normal(distribution) == "medxfer" or not off - {"0"}:
+        return False
+    return bool(off & {"1", "all", "true", _normal(distribution), _normal(encoder_id)})
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Leave torch's, Python's and NumPy's global random state as they were found, on every device in use."""
+    import random
+
+    import numpy as np
+    import torch
+
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)

@@ -1,0 +1,57 @@
+"""Figures as data: tasks fill them, `reports` draws them, figures.json keeps them in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FigureData:
+    """What a figure shows, without how it is drawn.
+
+    `data` by kind (lists, arrays, numbers and strings only):
+
+    - `lines`, `roc`, `pr`: `x`, `y` (axis labels), `series`: list of `{name, x, y}` and, if there is a band,
+      `{grid, low, high}`; optional `points`: list of `{x, y, name}`, `marks`: list of `{x, name}` (vertical
+      lines), `reference`: `{x, y, name}` (a dashed line).
+    - `confusion`: `classes`, `matrix` (rows are the truth).
+    - `reliability`: `x`, `y`, `predicted`, `observed`, `low`, `high`, `counts`, an entry a bin with cases.
+    - `histogram`: `x`, `edges`, `series`: list of `{name, counts}`; optional `marks`.
+    """
+
+    kind: str
+    title: str
+    data: Mapping[str, Any]
+    caption: str = ""
+
+    def to_plain(self) -> dict[str, Any]:
+        """As written to figures.json: lists instead of arrays, null instead of NaN."""
+        return {"kind": self.kind, "title": self.title, "data": plain(self.data), "caption": self.caption}
+
+    @classmethod
+    def from_plain(cls, value: Mapping[str, Any]) -> FigureData:
+        """The inverse of `to_plain`; lists stay lists."""
+        return cls(
+            kind=str(value["kind"]),
+            title=str(value.get("title", "")),
+            data=dict(value.get("data", {})),
+            caption=str(value.get("caption", "")),
+        )
+
+
+def plain(value: Any) -> Any:
+    """Turn arrays and NumPy numbers into what JSON holds; floats keep 6 significant digits."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

@@ -1,0 +1,116 @@
+"""A trained network as one file for other programs: `torch.export`, ONNX, TorchScript."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..files import write_atomic
+from .program import ExportedProgramModule, example_images, export_program, require_equal, write_pt2
+
+Writer = Callable[[Path, ExportedProgramModule, int, int, Callable[[str], None]], Path]
+
+
+def write_program(
+    target: Path,
+    kind: str,
+    *,
+    network: nn.Module,
+    activate: Callable[[Tensor], Tensor],
+    temperature: float,
+    in_channels: int,
+    size: int,
+    warn: Callable[[str], None],
+) -> Path:
+    """Write network, temperature and activation as one file: images `(B, C, size, size)` in, probabilities out.
+
+    The preprocessing is not in the file; a MONAI bundle carries it.
+
+    Args:
+        target: The file.
+        kind: A key of `FORMATS`.
+        network: Images in [0, 1] to logits.
+        activate: Logits to probabilities.
+        temperature: The logits are divided by it.
+        in_channels: Channels of the input.
+        size: Pixels a side; fixed in the file, the batch is not.
+        warn: Told what the user should know of the format.
+
+    Raises:
+        ConfigError: An unknown format, or a package that it needs is absent.
+        RunError: The network cannot be exported, or the result gives other numbers.
+    """
+    if kind not in FORMATS:
+        accepted = ", ".join(FORMATS)
+        raise ConfigError(f"export --to {kind}", "an unknown format", accepted, "choose one of these")
+    module = ExportedProgramModule(network, activate=activate, temperature=temperature)
+    return FORMATS[kind](target, module, in_channels, size, warn)
+
+
+def _write_pt2(
+    target: Path, module: ExportedProgramModule, in_channels: int, size: int, _warn: Callable[[str], None]
+) -> Path:
+    return write_pt2(target, export_program(module, in_channels=in_channels, size=size))
+
+
+def _write_onnx(
+    target: Path, module: ExportedProgramModule, in_channels: int, size: int, _warn: Callable[[str], None]
+) -> Path:
+    require_packages("onnx", ("onnx", "onnxscript"))
+    # the program has been compared with the network; the exporter turns the program's own operators into ONNX's
+    program = export_program(module, in_channels=in_channels, size=size)
+    with warnings.catch_warnings():
+        # the converter itself uses what onnxscript and torch have deprecated: nothing a user could change
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        converted = torch.onnx.export(
+            program,
+            (example_images(in_channels, size),),
+            dynamo=True,
+            input_names=["image"],
+            output_names=["probabilities"],
+            verbose=False,
+        )
+    assert converted is not None  # None only for the exporter before dynamo
+    return write_atomic(target, converted.model_proto.SerializeToString())
+
+
+def _write_torchscript(
+    target: Path, module: ExportedProgramModule, in_channels: int, size: int, warn: Callable[[str], None]
+) -> Path:
+    images = example_images(in_channels, size)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        traced = torch.jit.trace(module, (images,), check_trace=False)  # type: ignore[no-untyped-call]  # torch's own
+        torch.jit.save(traced, buffer)  # type: ignore[no-untyped-call]  # torch's own
+    for text in dict.fromkeys(str(warning.message).strip() for warning in caught):
+        warn(f"TorchScript: {text}")
+    require_equal(traced, module, in_channels=in_channels, size=size, name="torchscript")
+    return write_atomic(target, buffer.getvalue())
+
+
+def require_packages(extra: str, names: tuple[str, ...]) -> None:
+    """Refuse a format whose packages are absent.
+
+    Raises:
+        ConfigError: It names the packages and the extra that brings them.
+    """
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    if absent:
+        seen = f"not installed: {', '.join(absent)}"
+        accepted = f"medxfer with its extra `{extra}`"
+        raise ConfigError(f"export --to {extra}", seen, accepted, f"pip install 'medxfer[{extra}]'")
+
+
+FORMATS: Mapping[str, Writer] = MappingProxyType(
+    {"pt2": _write_pt2, "onnx": _write_onnx, "torchscript": _write_torchscript}
+)

@@ -1,0 +1,285 @@
+"""A trained network as a MONAI bundle that runs where medxfer is not installed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..files import explained, sha256_of, write_atomic, write_json
+from .inference import WritesMonai, inference_yaml
+from .program import ExportedProgramModule, export_program, write_pt2
+
+SCHEMA_URL = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+)
+# What `inference.yaml` needs beside torch and MONAI, and jsonschema for `verify_metadata`. The numbers stand for
+# packages that are not installed where the bundle is written.
+REQUIRED_PACKAGES = {
+    "fire": "0.6.0",
+    "itk": "5.3.0",
+    "jsonschema": "4.0.0",
+    "pillow": "10.1.0",
+    "pytorch-ignite": "0.5.0",
+    "pyyaml": "6.0",
+}
+
+
+def metadata_schema() -> Path:
+    """The JSON schema of `metadata.json`; MONAI ships none. Pass it to `verify_metadata` as `filepath`."""
+    return Path(__file__).with_name("metadata_schema.json")
+
+
+def export_bundle(
+    target: Path,
+    *,
+    network: nn.Module,
+    activate: Callable[[Tensor], Tensor],
+    temperature: float,
+    steps: Sequence[WritesMonai],
+    in_channels: int,
+    size: int,
+    classes: Sequence[str],
+    threshold: float | None,
+    config_yaml: str,
+    metadata: Mapping[str, Any],
+    licence_text: str | None,
+    docs: str,
+) -> Path:
+    """Write a bundle folder, whole or not at all.
+
+    Args:
+        target: The folder. One that an earlier export wrote is replaced.
+        network: Images `(B, C, size, size)` in [0, 1] to logits.
+        activate: Logits to probabilities.
+        temperature: The logits are divided by it.
+        steps: The deterministic preprocessing after reading.
+        in_channels: Channels of the network's input.
+        size: Pixels a side.
+        classes: Names, in the order of the logits.
+        threshold: On the last class's probability, where there are two; None: the most probable class.
+        config_yaml: The resolved `train.yaml`.
+        metadata: What the bundle's own `metadata.json` says; versions and data format are filled in.
+        licence_text: Goes into `LICENSE`; None: no such file.
+        docs: What the model is, as Markdown; goes before how to run it.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ConfigError: `target` exists and is not an exported bundle.
+        RunError: The network cannot be exported, or the disk does not take the files.
+    """
+    _refuse_foreign(target)
+    module = ExportedProgramModule(network, activate=activate, temperature=temperature)
+    program = export_program(module, in_channels=in_channels, size=size)
+    calibration: dict[str, Any] = {"temperature": float(temperature)}
+    if threshold is not None:
+        calibration["threshold"] = {"value": float(threshold)}
+    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    with explained(target):
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            weights = _write_weights(temporary / "models" / "model.safetensors", module.network)
+            write_pt2(temporary / "models" / "model.pt2", program)
+            hashes = {f"models/{path.name}": sha256_of(path) for path in sorted(weights.parent.iterdir())}
+            configs = temporary / "configs"
+            write_json(
+                configs / "exported.json", {"calibration": calibration, "classes": list(classes), "sha256": hashes}
+            )
+            ident = hashes[f"models/{weights.name}"][:16]
+            write_atomic(configs / "inference.yaml", inference_yaml(steps, classes, ident))
+            write_atomic(configs / "train.yaml", config_yaml)
+            full = complete_metadata(metadata, in_channels=in_channels, size=size, classes=classes)
+            write_json(configs / "metadata.json", full)
+            write_atomic(temporary / "docs" / "README.md", _readme(docs, full, classes, calibration, licence_text))
+            if licence_text is not None:
+                write_atomic(temporary / "LICENSE", licence_text)
+            _replace(target, temporary)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _refuse_foreign(target: Path) -> None:
+    if target.exists() and not (target / "configs" / "exported.json").is_file() and not _is_empty_folder(target):
+        seen = "it exists and was not written by an export"
+        accepted = "a new folder, an empty one, or an exported bundle, which is replaced"
+        raise ConfigError(str(target), seen, accepted, "name another folder with --out")
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _replace(target: Path, temporary: Path) -> None:
+    """Rename the finished folder into place; what stood there goes last."""
+    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_weights(path: Path, network: nn.Module) -> Path:
+    from safetensors.torch import save
+
+    # clones: safetensors refuses tensors that share memory
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
+    return write_atomic(path, save(state))
+
+
+def complete_metadata(
+    metadata: Mapping[str, Any], *, in_channels: int, size: int, classes: Sequence[str]
+) -> dict[str, Any]:
+    """The bundle's metadata with the fields that MONAI's specification asks for.
+
+    Texts are the bundle's own; versions and the network's data format are what was exported.
+
+    Args:
+        metadata: As the bundle has it; may be empty.
+        in_channels: Channels of the network's input.
+        size: Pixels a side.
+        classes: Names of the output's channels.
+    """
+    texts: dict[str, Any] = {
+        "version": "0.1.0",
+        "changelog": {"0.1.0": "exported by medxfer"},
+        "task": f"Classification: {', '.join(classes)}",
+        "description": "A network trained and exported by medxfer. Preprocessing and use: docs/README.md.",
+        "authors": "not stated",
+        "copyright": "not stated",
+    }
+    given = {name: value for name, value in metadata.items() if value not in (None, "")}
+    modality = given.get("network_data_format", {}).get("inputs", {}).get("image", {}).get("modality", "n/a")
+    packages = {**given.pop("optional_packages_version", {}), **given.get("required_packages_version", {})}
+    packages.update({name: _version(name, default) for name, default in REQUIRED_PACKAGES.items()})
+    return {
+        "schema": SCHEMA_URL,
+        **texts,
+        **given,
+        "monai_version": _version("monai", "1.5.0"),
+        "pytorch_version": torch.__version__.split("+")[0],
+        "numpy_version": _version("numpy", "1.26.0"),
+        "required_packages_version": packages,
+        "network_data_format": _data_format(in_channels, size, classes, modality),
+    }
+
+
+def _data_format(in_channels: int, size: int, classes: Sequence[str], modality: str) -> dict[str, Any]:
+    names = {1: ["grey"], 3: ["red", "green", "blue"]}.get(in_channels, [f"channel {i}" for i in range(in_channels)])
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "modality": modality,
+        "num_channels": in_channels,
+        "spatial_shape": [size, size],
+        "dtype": "float32",
+        "value_range": [0, 1],
+        "is_patch_data": False,
+        "channel_def": {str(i): name for i, name in enumerate(names)},
+    }
+    pred = {
+        "type": "probabilities",
+        "format": "classes",
+        "num_channels": len(classes),
+        "spatial_shape": [1],
+        "dtype": "float32",
+        "value_range": [0, 1],
+        "is_patch_data": False,
+        "channel_def": {str(i): name for i, name in enumerate(classes)},
+    }
+    return {"inputs": {"image": image}, "outputs": {"pred": pred}}
+
+
+def _version(package: str, default: str) -> str:
+    try:
+        return importlib.metadata.version(package).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return default
+
+
+def _readme(
+    docs: str,
+    metadata: Mapping[str, Any],
+    classes: Sequence[str],
+    calibration: Mapping[str, Any],
+    licence_text: str | None,
+) -> str:
+    packages = metadata["required_packages_version"]
+    threshold = calibration.get("threshold")
+    if threshold is not None:
+        said = f"`{classes[-1]}` is said where its probability is {threshold['value']:.6g} or more; chosen on validation data."
+    else:
+        said = "The most probable class is said."
+    return README.format(
+        docs=docs.strip(),
+        monai=metadata["monai_version"],
+        torch=metadata["pytorch_version"],
+        packages=", ".join(f"{name} {version}" for name, version in packages.items()),
+        columns=", ".join(f"`p_{name}`" for name in classes),
+        temperature=f"{calibration['temperature']:.6g}",
+        said=said,
+        licence="See `LICENSE`." if licence_text is not None else "No licence was stated: ask the authors before you use it.",
+    )
+
+
+README = """\
+{docs}
+
+# How to run it
+
+Without medxfer, in plain MONAI:
+
+    pip install torch 'monai[fire,ignite,itk,pillow]' pyyaml
+    python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir DIR --output_dir OUT
+
+reads every DICOM (with or without suffix), PNG, JPEG, BMP and TIFF file below DIR and writes `OUT/predictions.csv`: the file,
+then {columns}. The bundle's folder is found from the place of `configs/inference.yaml`; `--bundle_root` names another.
+
+With medxfer: `medxfer predict THIS_FOLDER FILES...`. It reads `configs/train.yaml` and `models/model.safetensors` and builds the
+network again.
+
+Written with MONAI {monai} and torch {torch}; other packages: {packages}. Older versions of torch may not read `models/model.pt2`.
+
+# What the numbers are
+
+Probabilities, after division of the logits by the temperature {temperature}, which was fitted on validation data. {said}
+Both numbers are in `configs/exported.json`.
+
+# Files
+
+- `configs/inference.yaml`: preprocessing and evaluator, MONAI and torch only.
+- `configs/train.yaml`: what `medxfer run` was given, resolved. It is no MONAI training configuration.
+- `models/model.pt2`: `torch.export` program with a dynamic batch; temperature and activation are in it, preprocessing is not.
+  Like every `.pt2` file it can carry code: load it only from someone you trust. `configs/exported.json` has its SHA-256.
+- `models/model.safetensors`: the network's weights, no code.
+
+# Limits
+
+- Images are read by ITK. A file that it cannot read stops the run and is named; `medxfer predict` goes on with the others.
+- MONOCHROME1 is inverted by ITK, rescale slope and intercept are applied, window centre and width are ignored.
+- The EXIF orientation of JPEG and PNG is applied here, because ITK ignores it; that of TIFF is not.
+- An alpha channel is dropped, not blended.
+- Spacing is not used: images are resized in pixels. Of DX images without PixelSpacing ITK reports 1 mm.
+- One image a file: series and multi-frame DICOM are not for this bundle.
+- Numbers agree with medxfer's within 1e-4 in fp32 on a CPU; on a GPU with TF32 the difference may be larger.
+
+# Licence
+
+{licence}
+"""

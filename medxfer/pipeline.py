@@ -1,0 +1,299 @@
+"""The path of a run, from a bundle to a measured, explained, portable model."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from . import surroundings
+from .bundle.components import build
+from .bundle.parser import load_bundle, to_yaml
+from .bundle.schema import Bundle
+from .data import presets, sources
+from .data.augment import Augment
+from .data.cache import Arrays, cache_arrays
+from .data.cases import Found, find_cases
+from .data.leaks import find_duplicates
+from .data.splits import Splits, read_split_file, split_by_patient
+from .encoders.loading import create_encoder
+from .errors import ConfigError, DataError, MedxferError, RunError
+from .evaluation.explain import grad_cam
+from .export.trained_export import export_run
+from .files import require_space
+from .networks.network import Network
+from .progress import Progress, log_to
+from .reports.html import write_report
+from .reports.model_card import write_model_card
+from .reports.pictures import save_pictures
+from .run_folder import RunFolder
+from .tasks.base import Predictions, Task
+from .training.distributed import World, world_of_environment
+from .training.phases import Setup, train_phases
+from .training.precision import Precision, choose_precision
+from .trained import Trained, predict_rows
+
+PICTURES = 6  # best and worst cases shown in the report, of each
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a caller asks of a run beside the bundle."""
+
+    out: Path | None = None
+    device: str = "auto"
+    split_file: Path | None = None
+    command: Sequence[str] = ()
+
+
+def run_bundle(
+    bundle: Bundle | Path | str,
+    request: Request | None = None,
+    say: Progress | None = None,
+) -> RunFolder:
+    """Train and measure what a bundle describes.
+
+    Args:
+        bundle: Loaded, or the path of its folder or YAML file.
+        request: Run folder, device, a given split.
+        say: Where progress goes.
+
+    Returns:
+        The finished run's folder; `read("scores.json")` has the scores.
+
+    Raises:
+        MedxferError: As its kinds say; refused before training, nothing is left behind.
+    """
+    request, say = request or Request(), say or Progress()
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
+    with world_of_environment(request.device) as world:
+        say = say if world.first else Progress(quiet=True)
+        device = surroundings.pick_device(request.device, world.local_rank)
+        root = RunFolder.create(request.out, loaded.name).root if world.first else None
+        folder = RunFolder(Path(world.agree(root) or "."))
+        with _owned(folder, world), _removed_if_refused(folder, world):
+            setup, facts = _prepare(loaded, folder, device, world, request, say)
+        with _owned(folder, world), _told(folder, world, say):
+            _train_and_tell(setup, facts, say)
+    return folder
+
+
+def resume_run(
+    root: Path, *, device: str = "auto", accept_changes: bool = False, say: Progress | None = None
+) -> RunFolder:
+    """Go on with a run that was killed or interrupted.
+
+    Raises:
+        RunError: Versions, configuration or data changed since; data never may, the rest with `accept_changes`.
+    """
+    say = say or Progress()
+    folder = RunFolder.open(root)
+    if folder.read("run.json").get("status") == "done":
+        say(f"{root} is finished already")
+        return folder
+    surroundings.refuse_changes(folder, accept_changes=accept_changes, say=say)
+    bundle = load_bundle(folder.path("config.yaml"), trust=bool(folder.read("run.json").get("trusted")))
+    with world_of_environment(device) as world:
+        say = say if world.first else Progress(quiet=True)
+        place = surroundings.pick_device(device, world.local_rank)
+        split_file = folder.path("split.csv") if folder.has("split.csv") else None
+        with _owned(folder, world), _told(folder, world, say):
+            setup, facts = _prepare(bundle, folder, place, world, Request(split_file=split_file), say)
+            _train_and_tell(setup, facts, say)
+    return folder
+
+
+def _prepare(
+    bundle: Bundle, folder: RunFolder, device: torch.device, world: World, request: Request, say: Progress
+) -> tuple[Setup, Facts]:
+    """From the bundle to a network that is ready to train, each decision written down before the next."""
+    facts = Facts(started=time.monotonic())
+    task: Task = build(bundle.task, kind="task", trusted=bundle.trusted)
+    bundle = presets.fill_in(bundle)
+    root = sources.folder_of(bundle.data.source, say)
+    found = find_cases(bundle.data, root)
+    steps = presets.steps_of(bundle.images, bundle.encoder.in_channels)
+    arrays = cache_arrays(
+        found.cases, steps, bundle.images.store, say, on_bad_image=bundle.data.on_bad_image
+    )
+    splits = _split(bundle, found, arrays, task, request.split_file)
+    facts.seconds["read"] = facts.lap()
+    torch.manual_seed(bundle.seed)
+    encoder, receipt = create_encoder(bundle.encoder)
+    network = Network(encoder, task.head(encoder)).to(device)
+    require_space(folder.root, 5 * sum(p.numel() * 4 for p in network.parameters()) + 20_000_000)
+    targets = torch.as_tensor([task.read_label(case) for case in arrays.cases])
+    task.prepare(targets[list(splits["train"])])
+    chosen = choose_precision(
+        network,
+        arrays.batch(list(splits["train"])[:16]).to(device),
+        precision=bundle.training.precision,
+        memory_format=bundle.training.memory_format,
+        backward=any(phase.train != "head" for phase in bundle.phases),
+    )
+    chosen = world.agree(chosen)
+    bundle = dataclasses.replace(
+        bundle,
+        training=dataclasses.replace(
+            bundle.training, precision=chosen.precision, memory_format=chosen.memory_format
+        ),
+    )
+    if world.first and not folder.has("config.yaml"):
+        folder.write("config.yaml", to_yaml(bundle))
+        folder.write("split.csv", splits.rows(arrays))
+        folder.write("receipt.json", receipt.to_json())
+        folder.write("run.json", surroundings.describe_run(bundle, request.command, device, world.size))
+        folder.update(
+            chosen={"precision": {"value": chosen.precision, "why": chosen.why},
+                    "memory_format": {"value": chosen.memory_format, "why": chosen.why}},
+            data=_describe_data(bundle, found, arrays, splits, task),
+            refused=[dataclasses.asdict(one) for one in arrays.refused],
+        )  # fmt: skip
+    say(receipt.table())
+    facts.seconds["prepare"] = facts.lap()
+    precision = Precision(chosen.precision, chosen.memory_format, device)
+    precision.place(network)
+    augment = Augment(bundle.images.augment) if bundle.images.augment else None
+    setup = Setup(
+        network=network, task=task, bundle=bundle, arrays=arrays, targets=targets, splits=splits, augment=augment,
+        precision=precision, device=device, world=world, folder=folder, say=say,
+    )  # fmt: skip
+    return setup, facts
+
+
+def _split(bundle: Bundle, found: Found, arrays: Arrays, task: Task, split_file: Path | None) -> Splits:
+    """Patients and duplicates apart; a given manifest first."""
+    cases = list(arrays.cases)
+    if split_file is not None:
+        cases = read_split_file(split_file, cases, arrays.sha256)
+    return split_by_patient(
+        cases,
+        find_duplicates(arrays),
+        bundle.data.split,
+        seed=bundle.seed,
+        accept_leak=bundle.data.accept_leak,
+        label_of=task.class_of,
+    )
+
+
+def _describe_data(
+    bundle: Bundle, found: Found, arrays: Arrays, splits: Splits, task: Task
+) -> dict[str, object]:
+    """The data's part of run.json."""
+    classes: dict[str, int] = {}
+    for case in arrays.cases:
+        classes[task.class_of(case)] = classes.get(task.class_of(case), 0) + 1
+    return {
+        "source": bundle.data.source,
+        "kind": sources.kind_of(bundle.data.source),
+        "patient_key": found.patient_key,
+        "notes": [*found.notes, *splits.notes],
+        "classes": classes,
+        "accept_leak": bundle.data.accept_leak,
+    }
+
+
+def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
+    """Train, then measure, explain and export on the first process."""
+    train_phases(setup)
+    facts.seconds["training"] = facts.lap()
+    if not setup.world.first:
+        return
+    folder, task = setup.folder, setup.task
+    predictions: dict[str, Predictions] = {
+        name: predict_rows(setup.network, task, setup.batches(setup.splits[name], 64), setup.arrays, say, name)
+        for name in ("val", "test")
+    }
+    calibration = task.calibrate(predictions["val"], setup.bundle.training.threshold)
+    finished = {name: task.finish(one, calibration) for name, one in predictions.items()}
+    for name in ("val", "test"):
+        folder.write(f"predictions/{name}.csv", task.rows(finished[name], calibration))  # type: ignore[arg-type]
+    facts.seconds["predict"] = facts.lap()
+    folder.write("scores.json", task.score(finished, calibration, seed=setup.bundle.seed))
+    folder.write("figures.json", [one.to_plain() for one in task.figures(finished, calibration)])
+    facts.seconds["score"] = facts.lap()
+    _draw_cases(setup, finished["test"], calibration)
+    trained = Trained(
+        bundle=setup.bundle,
+        task=task,
+        network=setup.network,
+        steps=presets.steps_of(setup.bundle.images, setup.bundle.encoder.in_channels),
+        calibration=calibration,
+    )
+    export_run(folder, trained)
+    facts.seconds["export"] = facts.lap()
+    folder.update(status="done", seconds=facts.rounded())
+    write_model_card(folder)
+    write_report(folder)
+
+
+def _draw_cases(setup: Setup, test: Predictions, calibration: dict[str, object]) -> None:
+    """Pictures of the best and worst test cases with the evidence for what was said."""
+    chosen = setup.task.highlights(test, calibration, PICTURES)
+    rows = [setup.splits["test"][one.index] for one in chosen]
+    images = setup.arrays.batch(rows)
+    cams = [
+        grad_cam(setup.network, images[i : i + 1].to(setup.device), one.target)[0] for i, one in enumerate(chosen)
+    ]
+    save_pictures(setup.folder, [(test.ids[one.index], one) for one in chosen], images.numpy(), cams)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Facts:
+    """Seconds by part of the run."""
+
+    started: float
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    _last: float = dataclasses.field(default_factory=time.monotonic)
+
+    def lap(self) -> float:
+        """Seconds since the last call."""
+        now = time.monotonic()
+        passed, self._last = now - self._last, now
+        return passed
+
+    def rounded(self) -> dict[str, float]:
+        """For run.json, the whole included."""
+        whole = {**self.seconds, "whole": time.monotonic() - self.started}
+        return {name: round(value, 1) for name, value in whole.items()}
+
+
+@contextlib.contextmanager
+def _owned(folder: RunFolder, world: World) -> Iterator[None]:
+    """The lock and the log of a run folder, on the process that writes."""
+    if not world.first:
+        yield
+        return
+    with folder.lock(), log_to(folder.path("log.txt")):
+        yield
+
+
+@contextlib.contextmanager
+def _removed_if_refused(folder: RunFolder, world: World) -> Iterator[None]:
+    """A run that is refused before training leaves no folder behind."""
+    try:
+        yield
+    except BaseException:
+        if world.first:
+            shutil.rmtree(folder.root, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _told(folder: RunFolder, world: World, say: Progress) -> Iterator[None]:
+    """Write down how a run ended, and how to go on with it."""
+    if not world.first:
+        yield
+        return
+    try:
+        yield
+    except (KeyboardInterrupt, MedxferError) as error:
+        with contextlib.suppress(RunError, DataError, ConfigError):
+            folder.update(status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        say(f"to go on: medxfer run --resume {folder.root}")
+        raise

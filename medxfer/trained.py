@@ -1,0 +1,234 @@
+"""A finished run or an exported bundle, opened again: predict and evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .bundle.components import build
+from .bundle.parser import load_bundle
+from .bundle.schema import Bundle
+from .data.cache import Arrays, cache_arrays
+from .data.cases import existing_folder, files_in, find_cases
+from .data.loaders import Batches
+from .data.presets import Step, preprocess, steps_of
+from .data.readers import read_image
+from .encoders.rebuild import rebuild_encoder
+from .errors import DataError, WeightsError
+from .networks.network import Network
+from .progress import Progress
+from .run_folder import RunFolder
+from .tasks.base import Predictions, Scores, Task
+from .training.checkpoint import load
+from .training.engine import outputs_of
+
+
+def predict_rows(
+    network: Network, task: Task, batches: Batches, arrays: Arrays, say: Progress, title: str
+) -> Predictions:
+    """Outputs for some rows of the arrays, in fp32 whatever the training used.
+
+    Args:
+        network: In evaluation mode.
+        task: Reads the labels, runs the network.
+        batches: Unshuffled and not augmented.
+        arrays: Where the rows come from.
+        say: Shows a bar.
+        title: Of the bar.
+    """
+    network.eval()
+    with say.bar(f"predictions, {title}", len(batches)) as advance:
+        outputs, targets = outputs_of(lambda images: task.predict(network, images), batches, advance)
+    cases = [arrays.cases[row] for row in batches.rows]
+    return Predictions(
+        ids=tuple(case.id for case in cases),
+        files=tuple(str(case.images[0]) for case in cases),
+        patients=tuple(case.patient for case in cases),
+        labels=targets.numpy(),
+        outputs=outputs,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A trained network with everything that its predictions need."""
+
+    bundle: Bundle
+    task: Task
+    network: Network
+    steps: tuple[Step, ...]
+    calibration: Mapping[str, Any]
+
+    def predict(
+        self, paths: Sequence[Path | str], *, batch: int = 32, say: Progress | None = None
+    ) -> list[dict[str, object]]:
+        """Probabilities and the decision for image files or folders of them.
+
+        Args:
+            paths: Files, or folders that are walked.
+            batch: Images at a time.
+            say: Shows a bar.
+
+        Returns:
+            One row a file, in order: `file`, `p_CLASS`..., `predicted`, `status` (`ok`, `warned` or `refused`) and
+            `reason`. A bad file is a row with its reason; the others go on.
+
+        Raises:
+            DataError: A path that does not exist, or a folder without files.
+        """
+        files = [file for path in paths for file in _expand(Path(path))]
+        rows: list[dict[str, object]] = []
+        say = say or Progress(quiet=True)
+        with say.bar("predict", len(files)) as advance:
+            for begin in range(0, len(files), batch):
+                rows += self._predict_files(files[begin : begin + batch])
+                advance(len(files[begin : begin + batch]))
+        return rows
+
+    def _predict_files(self, files: Sequence[Path]) -> list[dict[str, object]]:
+        images: dict[int, Tensor] = {}
+        notes: dict[int, tuple[str, str]] = {}
+        for number, file in enumerate(files):
+            try:
+                image = read_image(file)
+                images[number] = preprocess(image, self.steps)
+                notes[number] = ("warned", "; ".join(image.warnings)) if image.warnings else ("ok", "")
+            except DataError as error:
+                notes[number] = ("refused", "; ".join(part for part in (error.seen, error.todo) if part))
+        said = self._rows_of([files[number] for number in images], list(images.values()))
+        rows: list[dict[str, object]] = []
+        empty = {name: "" for name in self._columns()}
+        for number, file in enumerate(files):
+            status, reason = notes[number]
+            row = dict(said.pop(0)) if number in images else {**empty, "file": str(file)}
+            row.pop("case", None)
+            row.pop("label", None)
+            rows.append({**row, "status": status, "reason": reason})
+        return rows
+
+    def _rows_of(self, files: Sequence[Path], images: Sequence[Tensor]) -> list[dict[str, object]]:
+        if not images:
+            return []
+        with torch.inference_mode():
+            outputs = self.task.predict(self.network, torch.stack(list(images))).numpy()
+        names = tuple(str(file) for file in files)
+        predictions = Predictions(ids=names, files=names, patients=names, labels=None, outputs=outputs)
+        return self.task.rows(self.task.finish(predictions, self.calibration), self.calibration)
+
+    def _columns(self) -> list[str]:
+        """Column names of a row, asked of the task with outputs for no case's sake."""
+        blank = Predictions(
+            ids=("",), files=("",), patients=("",), labels=None, outputs=np.zeros((1, len(self.task.classes)))
+        )
+        row = self.task.rows(self.task.finish(blank, self.calibration), self.calibration)[0]
+        return [name for name in row if name not in ("case", "label")]
+
+
+def open_run(path: Path | str) -> Trained:
+    """Open a run folder or an exported bundle.
+
+    Of an exported bundle the resolved configuration and the safetensors file are read, never the `.pt2`, which
+    can carry code.
+
+    Raises:
+        DataError: It is neither, or what it needs is missing.
+        WeightsError: The weights do not fit the configuration.
+    """
+    root = Path(path)
+    if (root / "configs" / "exported.json").is_file():
+        config = root / "configs" / "train.yaml"
+        calibration = _read_json(root / "configs" / "exported.json")["calibration"]
+        weights = _read_safetensors(root / "models" / "model.safetensors")
+    else:
+        folder = RunFolder.open(root)
+        config = folder.path("config.yaml")
+        scores = folder.read("scores.json")
+        calibration = {name: scores[name] for name in ("temperature", "threshold") if name in scores}
+        weights = load(folder.path("checkpoints/best.pt"))
+    bundle = load_bundle(config)
+    task: Task = build(bundle.task, kind="task", trusted=False)
+    own = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+    encoder = rebuild_encoder(bundle.encoder, own)
+    network = Network(encoder, task.head(encoder))
+    _load_exactly(network, weights, root)
+    steps = steps_of(bundle.images, bundle.encoder.in_channels)
+    return Trained(bundle=bundle, task=task, network=network.eval(), steps=steps, calibration=calibration)
+
+
+def evaluate_on(run: Path | str, data: Path, *, part: str = "all", say: Progress | None = None) -> Scores:
+    """Measure a trained network on other labelled data; nothing is chosen anew.
+
+    Args:
+        run: A run folder or an exported bundle.
+        data: Folder of images, laid out and labelled as for training.
+        part: `all`, or the `train`, `val` or `test` part of data that bring a split.
+        say: Shows bars.
+
+    Returns:
+        Scores with intervals under the name of the part, the majority class beside them.
+
+    Raises:
+        DataError: No case in that part, or labels that the network does not know.
+    """
+    trained, say = open_run(run), say or Progress(quiet=True)
+    spec = dataclasses.replace(trained.bundle.data, source=str(data), labels=None, exclude=None)
+    found = find_cases(spec, existing_folder(data))
+    cases = [case for case in found.cases if part == "all" or case.split == part]
+    if not cases:
+        raise DataError(str(data), f"no case in the part `{part}`", "data that bring this part", "use --part all")
+    arrays = cache_arrays(
+        cases, trained.steps, trained.bundle.images.store, say, on_bad_image=spec.on_bad_image
+    )
+    targets = torch.as_tensor([trained.task.read_label(case) for case in arrays.cases])
+    batches = Batches(
+        arrays, targets, range(len(arrays.cases)), 64, seed=0, augment=None, device=torch.device("cpu"),
+        memory_format=torch.contiguous_format, shuffle=False,
+    )  # fmt: skip
+    predictions = predict_rows(trained.network, trained.task, batches, arrays, say, part)
+    finished = trained.task.finish(predictions, trained.calibration)
+    return trained.task.score({part: finished}, trained.calibration, seed=trained.bundle.seed)
+
+
+def _load_exactly(network: nn.Module, weights: Mapping[str, Tensor], root: Path) -> None:
+    try:
+        network.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        cause = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        todo = "use the run folder as it was written, with the plugin version that wrote it"
+        raise WeightsError(str(root), cause, "the tensors that its configuration describes", todo) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), f"not readable: {error}", "the file as exported", "export it again") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(str(path), f"not readable: {error}", "the file as exported", "export it again") from error
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = files_in(path)
+        if not files:
+            raise DataError(str(path), "an empty folder", "image files", "name the folder that holds the images")
+        return files
+    if not path.exists():
+        raise DataError(str(path), "no such file or folder", "image files or folders of them", "check the path")
+    return [path]

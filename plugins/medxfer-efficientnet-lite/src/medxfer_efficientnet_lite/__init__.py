@@ -1,0 +1,126 @@
+"""EfficientNet-Lite (Tan and Le 2019, the variant without squeeze-and-excitation) as a medxfer encoder.
+
+Padding, batch normalisation and activation are those of the TensorFlow networks that the published weights come
+from: "same" padding that depends on the size, eps 1e-3, ReLU6.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F  # noqa: N812
+from medxfer.plugin import Encoder, Normalise
+from torch import Tensor, nn
+
+__all__ = ["build_lite0"]
+
+# Blocks, kernel, stride, expansion, output channels of each group, and the stage that it belongs to.
+_LITE0 = (
+    (1, 3, 1, 1, 16, 0),
+    (2, 3, 2, 6, 24, 1),
+    (2, 5, 2, 6, 40, 2),
+    (3, 3, 2, 6, 80, 3),
+    (3, 5, 1, 6, 112, 3),
+    (4, 5, 2, 6, 192, 4),
+    (1, 3, 1, 6, 320, 4),
+)
+_STEM = 32
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "same" padding: output size is ceil(input / stride), the odd pixel goes last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad by what this size needs; with stride 1 the convolution's own padding is already that."""
+        if self.stride == (1, 1):
+            return super().forward(x)
+        (kernel, _), (stride, _) = self.kernel_size, self.stride
+        rows, columns = (max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[2:])
+        return super().forward(F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)))
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    padding = kernel // 2 if stride == 1 else 0
+    return SameConv2d(inputs, outputs, kernel, stride, padding=padding, groups=groups, bias=False)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)  # momentum 0.99 in TensorFlow's terms
+
+
+class Stem(nn.Module):
+    """First convolution, stride 2."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = _conv(inputs, outputs, 3, 2)
+        self.norm = _norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, inputs, H, W)` to `(B, outputs, ceil(H / 2), ceil(W / 2))`."""
+        return F.relu6(self.norm(self.conv(x)), inplace=True)
+
+
+class Block(nn.Module):
+    """Inverted residual: widen, filter each channel by itself, narrow; added to its input where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        self.adds_input = stride == 1 and inputs == outputs
+        self.expand = _conv(inputs, inner, 1) if expansion > 1 else None
+        self.expand_norm = _norm(inner) if expansion > 1 else None
+        self.depthwise = _conv(inner, inner, kernel, stride, groups=inner)
+        self.depthwise_norm = _norm(inner)
+        self.project = _conv(inner, outputs, 1)
+        self.project_norm = _norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, inputs, H, W)` to `(B, outputs, ceil(H / stride), ceil(W / stride))`."""
+        y = x
+        if self.expand is not None and self.expand_norm is not None:
+            y = F.relu6(self.expand_norm(self.expand(y)), inplace=True)
+        y = F.relu6(self.depthwise_norm(self.depthwise(y)), inplace=True)
+        y = self.project_norm(self.project(y))
+        return x + y if self.adds_input else y
+
+
+class EfficientNetLite(Encoder):
+    """Five stages at strides 2 to 32; the top convolution and the classifier are left out.
+
+    Args:
+        in_channels: Of the first convolution.
+        groups: Rows of the table above.
+    """
+
+    def __init__(self, *, in_channels: int, groups: tuple[tuple[int, ...], ...]) -> None:
+        super().__init__()
+        stages: list[list[nn.Module]] = [[Stem(in_channels, _STEM)], [], [], [], []]
+        width = _STEM
+        channels = [0] * len(stages)
+        for count, kernel, stride, expansion, outputs, stage in groups:
+            for index in range(count):
+                stages[stage].append(Block(width, outputs, kernel, stride if index == 0 else 1, expansion))
+                width = outputs
+            channels[stage] = outputs
+        self.spatial_dims = 2
+        self.in_channels = in_channels
+        self.channels = tuple(channels)
+        self.strides = tuple((2 << i,) * 2 for i in range(len(stages)))
+        self.normalise = Normalise([0.5] * in_channels, [0.5] * in_channels)
+        self.stages = nn.ModuleList([nn.Sequential(*modules) for modules in stages])
+        self.apply(_initialise)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Normal, by outputs of each filter group, as in the TensorFlow reference (`conv_kernel_initializer`)."""
+    if isinstance(module, nn.Conv2d):
+        outputs = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2.0 / outputs))
+
+
+def build_lite0(*, spatial_dims: int, in_channels: int) -> Encoder:
+    """EfficientNet-Lite0, 2D only."""
+    if spatial_dims != 2:
+        raise ValueError(f"spatial_dims is {spatial_dims}; EfficientNet-Lite0 is a 2D network")
+    return EfficientNetLite(in_channels=in_channels, groups=_LITE0)
