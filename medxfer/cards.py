@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -89,9 +89,11 @@ def read_cards(path: Path) -> dict[str, EncoderCard]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506  # a safe loader, see above
+        content = yaml.load(text, Loader=_Loader)  # a safe loader, see above
     except OSError as error:
-        raise PluginError(str(path), error.strerror or "unreadable", "a card file", "reinstall the plugin") from None
+        raise PluginError(
+            str(path), error.strerror or "unreadable", "a card file", "reinstall the plugin"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         seen = " ".join(str(error).split())
         raise PluginError(str(path), f"not YAML: {seen}", "YAML", "mend the card file") from None
@@ -111,10 +113,19 @@ def _encoder_card(name: str, content: object, where: str, folder: Path) -> Encod
     card = EncoderCard(id=name, weights=weights, folder=folder, **values)
     known = sorted(card.spatial_dims)
     listed = [dims] if isinstance(dims, int) else dims
-    if dims is not None and (not isinstance(listed, list) or sorted(map(str, listed)) != [str(d) for d in known]):
-        _refuse(f"{where}.spatial_dims", dims, f"the keys of `parameters`: {known}", "name the same dimensions in both")
+    if dims is not None and (
+        not isinstance(listed, list) or sorted(map(str, listed)) != [str(d) for d in known]
+    ):
+        _refuse(
+            f"{where}.spatial_dims",
+            dims,
+            f"the keys of `parameters`: {known}",
+            "name the same dimensions in both",
+        )
     if not card.parameters or not set(card.parameters) <= {2, 3}:
-        _refuse(f"{where}.parameters", dict(card.parameters), "2: number, 3: number or one of them", "count them")
+        _refuse(
+            f"{where}.parameters", dict(card.parameters), "2: number, 3: number or one of them", "count them"
+        )
     if len(card.strides) != len(card.channels):
         seen = f"{len(card.strides)} strides, {len(card.channels)} channels"
         _refuse(where, seen, "one of each per stage", "give `strides` and `channels` the same length")
@@ -141,7 +152,9 @@ def _weights_card(tag: str, content: object, where: str) -> WeightsCard:
 
 def _mapping(content: object, where: str, accepted: str) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
-        _refuse(where, "nothing" if content is None else type(content).__name__, accepted, "see DESIGN section 3")
+        _refuse(
+            where, "nothing" if content is None else type(content).__name__, accepted, "see DESIGN section 3"
+        )
     return content
 
 
@@ -171,7 +184,7 @@ def _checked(
     return values
 
 
-def _refuse(where: str, seen: object, accepted: str, todo: str) -> Any:
+def _refuse(where: str, seen: object, accepted: str, todo: str) -> NoReturn:
     raise PluginError(where, str(seen), accepted, todo)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, UnsafeError
+from .source import printable
 
 MAX_LENGTH = 200  # characters of an expression
 MAX_TEXT = 10_000  # characters of a result
@@ -55,51 +56,69 @@ def evaluate(
     source = text[1:].strip()
     if len(source) > MAX_LENGTH:
         raise _unsafe(where, f"{len(source)} characters of expression, {MAX_LENGTH} allowed")
-    values: dict[str, Any] = dict(names)
+    references: dict[str, str] = {}
 
     def placeholder(match: re.Match[str]) -> str:
-        name = f"{_PLACEHOLDER}{len(values)}"
-        values[name] = _operand(look_up(match[1]), where)
+        name = f"{_PLACEHOLDER}{len(references)}"
+        references[name] = match[1]
         return name
 
-    if _PLACEHOLDER in source:
-        raise _unsafe(where, f"`{text}`")
+    shown = printable(text)
     try:
         tree = ast.parse(_REFERENCE.sub(placeholder, source), mode="eval")
-        result = _value(tree.body, values, where, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise _unsafe(where, f"`{text}`") from None
+        raise _unsafe(where, f"`{shown}`") from None
+    if _PLACEHOLDER in source or not all(
+        _is_arithmetic(node, {*names, *references}) for node in ast.walk(tree)
+    ):
+        raise _unsafe(where, f"`{shown}`")
+
+    def named(name: str) -> Value:
+        return _operand(look_up(references[name]), where) if name in references else names[name]
+
+    try:
+        result = _value(tree.body, named)
     except ZeroDivisionError:
         raise ConfigError(
-            where, f"`{text}` divides by zero", "a finite number", "correct the expression"
+            where, f"`{shown}` divides by zero", "a finite number", "correct the expression"
         ) from None
     except (TypeError, OverflowError) as error:
-        raise ConfigError(where, f"`{text}`: {error}", ACCEPTED, "correct the expression") from None
+        raise ConfigError(where, f"`{shown}`: {error}", ACCEPTED, "correct the expression") from None
     if isinstance(result, Path):
         result = str(result)
     if isinstance(result, str) and result[:1] in ("$", "@", "%"):
-        raise _unsafe(where, f"`{text}`, which makes another expression")
+        raise _unsafe(where, f"`{shown}`, which makes another expression")
     return result
 
 
-def _value(node: ast.expr, values: Mapping[str, Any], where: str, text: str) -> Value:
+def _is_arithmetic(node: ast.AST, names: Collection[str]) -> bool:
+    """Whether a node is on the list; whatever Python adds to its grammar is not."""
+    match node:
+        case ast.Constant(value=str() as text):
+            return _PLACEHOLDER not in text  # a reference inside quotes
+        case ast.Constant(value=bool() | int() | float()):
+            return True
+        case ast.Name(id=name):
+            return name in names
+        case ast.Expression() | ast.UnaryOp() | ast.BinOp() | ast.Load() | ast.USub() | ast.UAdd():
+            return True
+    return type(node) in _OPERATORS
+
+
+def _value(node: ast.expr, named: Callable[[str], Value]) -> Value:
     match node:
         case ast.Constant(value=bool() | int() | float() | str() as constant):
-            if isinstance(constant, str) and _PLACEHOLDER in constant:
-                raise _unsafe(where, f"`{text}`: a reference inside quotes")
             return constant
-        case ast.Name(id=name) if name in values:
-            return values[name]  # type: ignore[no-any-return]  # references are checked when looked up
         case ast.Name(id=name):
-            raise _unsafe(where, f"`{text}`: the name `{name}`")
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
-            number = _value(operand, values, where, text)
+            return named(name)
+        case ast.UnaryOp(op=op, operand=operand):
+            number = _value(operand, named)
             if isinstance(number, str | Path):
                 raise TypeError("a sign before text")
-            return -number if isinstance(node.op, ast.USub) else number
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            return _combine(type(op), _value(left, values, where, text), _value(right, values, where, text))
-    raise _unsafe(where, f"`{text}`")
+            return -number if isinstance(op, ast.USub) else number
+        case ast.BinOp(left=left, op=op, right=right):
+            return _combine(type(op), _value(left, named), _value(right, named))
+    raise TypeError(f"{type(node).__name__} is no arithmetic")
 
 
 def _combine(op: type[ast.operator], left: Value, right: Value) -> Value:

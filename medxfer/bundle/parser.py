@@ -64,7 +64,7 @@ def load_bundle(
     for section, key, value in (("data", "source", data), ("encoder", "weights", weights)):
         if value is not None:  # literal: a path may begin with any character
             tree[section][key] = value
-    check_targets(tree, (), document, trust)
+    check_targets(tree, document, trust)
     tree = without_disabled(tree, (), document)
     for key in ("folder", "trusted"):
         if key in tree:
@@ -152,8 +152,8 @@ def _override(document: Document, text: str) -> None:
     parts = re.split(r"::|#" if re.search(r"::|#", key) else r"\.", key.strip())
     if not equals or not all(parts):
         raise ConfigError(option, "no KEY=VALUE", "phases.1.epochs=5", "write a key, `=` and a value")
-    # YAML keeps these characters for itself; on a command line they begin a reference or plain text.
-    if content.lstrip()[:1] in ("@", "%", "`"):
+    # On a command line these begin a reference or an expression, whatever YAML makes of them.
+    if content.lstrip()[:1] in ("@", "$", "%", "`"):
         value = Document(content.strip(), {(): Mark(option)})
     else:
         value = read_text(content, option, numbered=False)
@@ -182,6 +182,7 @@ def _place(document: Document, parts: tuple[str, ...], option: str) -> KeyPath:
             step = part
             if parent.get(part) is None and not is_last:
                 parent[part] = {}
+                document.marks[(*path, part)] = Mark(option)
         else:
             seen = f"{dotted(path)} is {shown(parent)}, which holds no `{part}`"
             raise ConfigError(option, seen, "the key of a mapping or list", f"set {dotted(path)} as a whole")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, UnsafeError
+from ..errors import ConfigError, MedxferError, UnsafeError
 from . import components, expressions
 from .source import MAX_DEPTH, MAX_NODES, Document, KeyPath, dotted
 from .typed import nearest, shown
@@ -101,24 +102,38 @@ class Resolver:
 _SETTINGS = ("_desc_", "_mode_", "_requires_", "_disabled_")  # MONAI's words beside `_target_`
 
 
-def check_targets(value: Any, path: KeyPath, document: Document, trust: bool) -> None:
-    """Look at every component before anything else is judged: unsafe is said first."""
+def check_targets(value: Any, document: Document, trust: bool) -> None:
+    """Look at every component before anything else is judged; what is unsafe is said first.
+
+    Raises:
+        UnsafeError: A part outside the table, or MONAI's words that run something.
+        ConfigError: A misspelt part, or one in a wrong place.
+    """
+    faults = list(_faults(value, (), document, trust))
+    for fault in sorted(faults, key=lambda fault: not isinstance(fault, UnsafeError)):
+        raise fault
+
+
+def _faults(value: Any, path: KeyPath, document: Document, trust: bool) -> Iterator[MedxferError]:
     if isinstance(value, list):
         for index, item in enumerate(value):
-            check_targets(item, (*path, index), document, trust)
+            yield from _faults(item, (*path, index), document, trust)
     if not isinstance(value, dict):
         return
     if value.get("_mode_", "default") != "default":
-        seen, todo = f"_mode_: {shown(value['_mode_'])}", "delete the key"
-        raise UnsafeError(document.where((*path, "_mode_")), seen, "default", todo)
+        where = document.where((*path, "_mode_"))
+        yield UnsafeError(where, f"_mode_: {shown(value['_mode_'])}", "default", "delete the key")
     if "_requires_" in value:
         where = document.where((*path, "_requires_"))
-        raise UnsafeError(where, "_requires_, which runs something first", "no such key", "delete the key")
+        yield UnsafeError(where, "_requires_, which runs something first", "no such key", "delete the key")
     if "_target_" in value:
         where = document.where((*path, "_target_"))
-        components.check_target(value["_target_"], components.place_kind(path), where, trusted=trust)
+        try:
+            components.check_target(value["_target_"], components.place_kind(path), where, trusted=trust)
+        except MedxferError as fault:
+            yield fault
     for key, item in value.items():
-        check_targets(item, (*path, key), document, trust)
+        yield from _faults(item, (*path, key), document, trust)
 
 
 def without_disabled(value: Any, path: KeyPath, document: Document) -> Any:

@@ -74,7 +74,12 @@ class Document:
 
 def dotted(path: KeyPath) -> str:
     """`phases.1.lr`."""
-    return ".".join(str(part) for part in path)
+    return printable(".".join(str(part) for part in path))
+
+
+def printable(text: str) -> str:
+    """Text from a file as it may reach a terminal or a comment: line breaks and control characters as `?`."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def read_file(path: Path) -> Document:
@@ -236,7 +241,7 @@ class _Composer:
             self._check_tag(event)
             key, line = event.value, _line(event)
             if key in items:
-                seen = f"key `{key}` twice, in lines {lines[key]} and {line}"
+                seen = f"key `{printable(key)}` twice, in lines {lines[key]} and {line}"
                 raise ConfigError(self._where(event), seen, "each key once", "delete one of the two lines")
             lines[key] = line
             items[key] = self._node(next(self._events), depth + 1)
@@ -256,7 +261,7 @@ class _Composer:
         tag = event.tag
         if tag is None or tag == "!" or tag in _CORE_TAGS:
             return
-        shown = tag.replace(_CORE, "!!")
+        shown = printable(tag.replace(_CORE, "!!"))
         todo = "take the tag out"
         if tag.startswith(_CORE) and not tag.startswith(_CORE + "python"):
             raise ConfigError(self._where(event), f"tag {shown}", "plain values", todo)
@@ -310,13 +315,19 @@ def _too_large(where: str) -> ConfigError:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `read_text` reads back: words that mean something else are quoted; flat lists in one line."""
+    """Writes what `read_text` reads back: words that mean something else there are quoted."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # written out: aliases confuse readers
         return True
 
 
+class _FileDumper(_Dumper):
+    """For whole files: a line a key, lists of plain values in one line."""
+
+
 def _write_text(dumper: Any, text: str) -> Any:
+    if not text.isprintable():  # escapes: YAML folds every kind of line break
+        return dumper.represent_scalar(_CORE + "str", text, style='"')
     ambiguous = text == "" or not isinstance(word(text[:4000]), str)
     return dumper.represent_scalar(_CORE + "str", text, style="'" if ambiguous else None)
 
@@ -327,7 +338,7 @@ def _write_list(dumper: Any, items: list[Any]) -> Any:
 
 
 _Dumper.add_representer(str, _write_text)
-_Dumper.add_representer(list, _write_list)
+_FileDumper.add_representer(list, _write_list)
 
 
 def write_text(value: Any, *, one_line: bool = False) -> str:
@@ -338,7 +349,7 @@ def write_text(value: Any, *, one_line: bool = False) -> str:
         one_line: Without line breaks, for a value inside a hand-made file.
     """
     if not one_line:
-        text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+        text: str = yaml.dump(value, Dumper=_FileDumper, sort_keys=False, allow_unicode=True, width=110)
         return text
     text = yaml.dump(
         [value], Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**9, default_flow_style=True

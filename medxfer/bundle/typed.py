@@ -15,7 +15,7 @@ from typing import Any, Literal, Union
 from ..errors import ConfigError
 from . import schema
 from .schema import Component
-from .source import Document, KeyPath, dotted, word
+from .source import Document, KeyPath, dotted, printable, word
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -210,6 +210,7 @@ def nearest(text: str, names: Iterable[str]) -> list[str]:
 def shown(value: Any) -> str:
     """A value as messages print it, cut when long."""
     text = "nothing" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = printable(text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -277,7 +278,8 @@ def _check_shares(values: Mapping[str, Any], path: KeyPath, document: Document) 
     test, val = values.get("test", defaults.test), values.get("val", defaults.val)
     if test + val >= 1:
         seen = f"test {test:g} + val {val:g} leave nothing to train on"
-        raise ConfigError(document.where(path), seen, "test + val below 1", "lower one of them")
+        where = document.where((*path, "test" if "test" in values else "val"))
+        raise ConfigError(where, seen, "test + val below 1", "lower one of them")
 
 
 def _check_pattern(values: Mapping[str, Any], path: KeyPath, document: Document) -> None:

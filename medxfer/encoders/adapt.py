@@ -1,4 +1,4 @@
-"""Make pretrained weights fit other images: channels, and 2D kernels in a 3D network. Both exact, both tested."""
+"""Make pretrained weights fit other images, exactly: other channels, 2D kernels in a 3D network."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class ExpandChannels(nn.Module):
 def place_normalise(encoder: Encoder, channels: int, normalise: nn.Module) -> None:
     """Give an encoder the constants of its weights, and let it take images of `channels` channels.
 
-    Expand, then normalise: folding constants into the first convolution would be wrong at padded borders, where
-    zero must go on meaning "mean".
+    Expand, then normalise: folding constants into the first convolution would be wrong at padded borders,
+    where zero must go on meaning "mean".
 
     Args:
         encoder: Built with as many channels as the pretrained weights, or with more.
@@ -45,7 +45,9 @@ def place_normalise(encoder: Encoder, channels: int, normalise: nn.Module) -> No
         normalise: For as many channels as the encoder was built with.
     """
     wanted = encoder.in_channels
-    encoder.normalise = nn.Sequential(ExpandChannels(channels, wanted), normalise) if channels < wanted else normalise
+    encoder.normalise = (
+        nn.Sequential(ExpandChannels(channels, wanted), normalise) if channels < wanted else normalise
+    )
     encoder.in_channels = channels
 
 
@@ -57,8 +59,8 @@ def cycled(values: Sequence[float], count: int) -> tuple[float, ...]:
 def spread_channels(weight: Tensor, channels: int) -> Tensor:
     """A first convolution for more channels than it was trained on.
 
-    Image channel i takes the place of pretrained channel i mod n, shared among all that take it: an image whose
-    channels repeat the pretrained ones in turn gives the response it had.
+    Image channel i takes the place of pretrained channel i mod n, shared among all that take it: an image
+    whose channels repeat the pretrained ones in turn gives the response it had.
 
     Args:
         weight: `(out, n, *kernel)`.
@@ -76,8 +78,8 @@ def spread_channels(weight: Tensor, channels: int) -> Tensor:
 def inflate_centre(weight: Tensor, depth: int) -> Tensor:
     """A 2D kernel as the middle slice of a 3D one, zeros elsewhere.
 
-    On a volume that does not change along its last axis the response is that of the 2D network in every slice;
-    spreading the kernel over the depth is not (44 % off after four stages, because of the padding).
+    On a volume that does not change along its last axis the response is that of the 2D network in every
+    slice; that of a kernel spread over the depth is not (44 % off after four stages, because of the padding).
 
     Args:
         weight: `(out, in, rows, columns)`.

@@ -60,14 +60,17 @@ def create_encoder(spec: EncoderSpec, *, spatial_dims: int = 2) -> tuple[Encoder
         spatial_dims: 2 or 3.
 
     Returns:
-        The encoder, taking images of `spec.in_channels` channels in [0, 1], and the receipt of all its tensors.
+        The encoder, taking images of `spec.in_channels` channels in [0, 1], and the receipt of its tensors.
 
     Raises:
         PluginError: The encoder is unknown, broken, ambiguous or not made for this.
-        WeightsError: The weights are unknown, absent, damaged, not finite, or fill less than `spec.min_coverage`.
+        WeightsError: The weights are unknown, absent, damaged, not finite, or fill less than
+            `spec.min_coverage`.
     """
     if spec.weights == "none":
-        encoder = build(spec.id, spatial_dims=spatial_dims, in_channels=spec.in_channels, options=spec.options)
+        encoder = build(
+            spec.id, spatial_dims=spatial_dims, in_channels=spec.in_channels, options=spec.options
+        )
         return encoder, _random_receipt(encoder, spec)
     file = _open(spec, card_of(spec.id))
     channels = file.card.in_channels if file.card else spec.in_channels
@@ -104,7 +107,9 @@ def _open(spec: EncoderSpec, card: EncoderCard) -> _File:
     if named is None and not path.is_file():
         if len(path.parts) > 1 or path.suffix in _FILE_ENDINGS:
             todo = "check the path; it starts in the working folder"
-            raise WeightsError(f"encoder.weights: {spec.weights}", "no such file", "a weights file, or a tag", todo)
+            raise WeightsError(
+                f"encoder.weights: {spec.weights}", "no such file", "a weights file, or a tag", todo
+            )
         named = weights_card(card, spec.weights)
     notes: tuple[str, ...] = ()
     if named is not None:
@@ -131,7 +136,7 @@ def _open(spec: EncoderSpec, card: EncoderCard) -> _File:
 def _built_to_fit(
     spec: EncoderSpec, spatial_dims: int, file: _File, channels: int
 ) -> tuple[Encoder, _Match, int]:
-    """Build with enough channels for images and weights alike; a file without a card tells its own by its shapes."""
+    """Build with enough channels for images and weights; a file without a card tells its by its shapes."""
     while True:
         wanted = max(spec.in_channels, channels)
         encoder = build(spec.id, spatial_dims=spatial_dims, in_channels=wanted, options=spec.options)
@@ -159,7 +164,9 @@ def _matched(file: _File, wanted: Mapping[str, Tensor]) -> _Match:
                 if ours in wanted:
                     by_prefix["".join(f"{part}." for part in parts[:start])][ours] = key
         for prefix, keys in by_prefix.items():
-            size = sum(wanted[ours].numel() for ours, key in keys.items() if _alike(file.tensors[key], wanted[ours]))
+            size = sum(
+                wanted[ours].numel() for ours, key in keys.items() if _alike(file.tensors[key], wanted[ours])
+            )
             found.append(_Match(keys=keys, prefix=prefix, size=size, card=card))
     nothing = _Match(keys={}, prefix="", size=0, card=None)
     return max(found, key=lambda match: (match.size, -len(match.prefix)), default=nothing)
@@ -179,13 +186,11 @@ def _channels_seen(file: _File, match: _Match, encoder: Encoder) -> int:
         value, target = file.tensors[key], wanted[ours]
         if value.ndim > 2 and _alike(value, target) and target.shape[1] == encoder.in_channels:
             seen.add(value.shape[1])
-    # Two answers: some inner convolution is as narrow as the image; then only the shape as built can be right.
+    # Two answers: some inner convolution is as narrow as the image; then only the shape as built is sure.
     return seen.pop() if len(seen) == 1 else encoder.in_channels
 
 
-def _fit(
-    encoder: Encoder, file: _File, match: _Match, channels: int
-) -> tuple[list[Row], dict[str, Tensor]]:
+def _fit(encoder: Encoder, file: _File, match: _Match, channels: int) -> tuple[list[Row], dict[str, Tensor]]:
     """Turn each tensor of the file into one of the encoder's, and write down what was done with it."""
     rows: list[Row] = []
     fitted: dict[str, Tensor] = {}
@@ -215,7 +220,7 @@ def _fit(
 
 
 def _converted(value: Tensor, target: Tensor, trained: int, built: int) -> tuple[Tensor | None, list[str]]:
-    """`value` in the shape and type of `target` with the steps taken, or None where no exact rule leads there."""
+    """`value` in the shape and type of `target`, and the steps; None where no exact rule leads there."""
     steps: list[str] = []
     if value.ndim == 4 and target.ndim == 5 and value.shape[2:] == target.shape[2:4]:
         value = inflate_centre(value, target.shape[4])
@@ -245,22 +250,30 @@ def _coverage(rows: Sequence[Row]) -> float:
 def _too_little(spec: EncoderSpec, file: _File, rows: Sequence[Row], coverage: float) -> WeightsError:
     """What did not fit, with the first names of both sides."""
     lost = [row for row in rows if row.state == "re-initialised" and row.kind == "parameter"]
-    seen = f"{coverage:.1%} of the parameters found in the file; {len(lost)} tensors missing or of another shape"
+    seen = (
+        f"{coverage:.1%} of the parameters found in the file; {len(lost)} tensors missing or of another shape"
+    )
     if coverage == 0:
         theirs = ", ".join(list(file.tensors)[:3])
-        seen += f"; the file has {theirs}, ... the encoder wants {', '.join(row.name for row in lost[:3])}, ..."
+        seen += (
+            f"; the file has {theirs}, ... the encoder wants {', '.join(row.name for row in lost[:3])}, ..."
+        )
     else:
         seen += "; " + "; ".join(f"{row.name}: {row.how}" for row in lost[:3])
-    todo = "another architecture? name the encoder that the file belongs to, or lower encoder.min_coverage knowingly"
+    todo = "another architecture? name the encoder that the file belongs to, or lower encoder.min_coverage"
     return WeightsError(f"{file.path} for {spec.id}", seen, f"at least {spec.min_coverage:.0%}", todo)
 
 
 def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuse weights with NaN or infinity: the first batch would fail far from the cause."""
-    bad = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    bad = [
+        name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()
+    ]
     if bad:
         names = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-        raise WeightsError(str(path), f"NaN or infinity in {names}", "finite numbers", "use an earlier checkpoint")
+        raise WeightsError(
+            str(path), f"NaN or infinity in {names}", "finite numbers", "use an earlier checkpoint"
+        )
 
 
 def _place_constants(encoder: Encoder, spec: EncoderSpec, file: _File, match: _Match) -> tuple[str, ...]:
@@ -273,15 +286,20 @@ def _place_constants(encoder: Encoder, spec: EncoderSpec, file: _File, match: _M
     }
     card = file.card or match.card
     if file.card is None and own.keys() == {"mean", "std"}:
-        mean, std, note = own["mean"], own["std"], ("mean and std are those in the file",)
+        mean, std = own["mean"], own["std"]
+        note = "mean and std are those in the file"
     elif card is not None:
         mean, std = list(card.mean), list(card.std)
-        note = () if file.card else (f"mean and std are those of {spec.id}.{card.tag}, whose key names the file has",)
+        note = (
+            ""
+            if file.card
+            else f"mean and std are those of {spec.id}.{card.tag}, whose key names the file has"
+        )
     else:
         place_normalise(encoder, spec.in_channels, encoder.normalise)
         return ("mean and std are not in the file: the encoder's own defaults are used",)
     place_normalise(encoder, spec.in_channels, Normalise(cycled(mean, wanted), cycled(std, wanted)))
-    return note
+    return (note,) if note else ()
 
 
 def _normalise_rows(encoder: Encoder, constants: Iterable[str]) -> list[Row]:
@@ -289,7 +307,9 @@ def _normalise_rows(encoder: Encoder, constants: Iterable[str]) -> list[Row]:
     how = next(iter(constants), "from the weights card")
     state: State = "re-initialised" if "defaults" in how else "loaded"
     buffers = encoder.normalise.state_dict(prefix="normalise.")
-    return [Row(name=n, shape=tuple(v.shape), state=state, how=how, kind="buffer") for n, v in buffers.items()]
+    return [
+        Row(name=n, shape=tuple(v.shape), state=state, how=how, kind="buffer") for n, v in buffers.items()
+    ]
 
 
 def _notes(match: _Match, rows: Sequence[Row]) -> list[str]:
@@ -298,7 +318,9 @@ def _notes(match: _Match, rows: Sequence[Row]) -> list[str]:
     lost = [row.name for row in rows if row.kind == "buffer" and row.state == "re-initialised"]
     lost = [name for name in lost if not name.endswith("num_batches_tracked")]
     if lost:
-        notes.append(f"{len(lost)} running statistics are not in the file, {lost[0]} first: they start at their defaults")
+        notes.append(
+            f"{len(lost)} running statistics, {lost[0]} first, are not in the file: they stay as built"
+        )
     return notes
 
 

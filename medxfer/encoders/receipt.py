@@ -73,13 +73,14 @@ class Receipt:
         if self.file is None:
             return f"{self.encoder}: random weights, {total:,} parameters"
         licence = f" ({self.licence})" if self.licence else ""
-        lines = [
-            f"{self.encoder} from {self.weights}{licence}: {self.coverage:.1%} of {total:,} parameters came from the file"
-        ]
+        share = f"{self.coverage:.1%} of {total:,} parameters came from the file"
+        lines = [f"{self.encoder} from {self.weights}{licence}: {share}"]
         for state in STATES:
             rows = self.of(state)
             if rows or state == "loaded":
-                lines.append(f"  {state:<15}{len(rows):>5} tensors{_names(rows) if state != 'loaded' else ''}")
+                lines.append(
+                    f"  {state:<15}{len(rows):>5} tensors{_names(rows) if state != 'loaded' else ''}"
+                )
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 

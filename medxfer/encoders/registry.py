@@ -1,4 +1,4 @@
-"""Which encoders are installed, and how one is built: entry points and cards, nothing imported before it is used."""
+"""Which encoders are installed, and how one is built: entry points and cards, imported when used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Listing:
 
 
 def list_encoders() -> list[Listing]:
-    """Every installed encoder by id, broken and clashing ones with their error; imports neither torch nor plugins."""
+    """Every installed encoder by id, broken ones with their error; imports neither torch nor plugins."""
     return list(_discover(tuple(sys.path), os.environ.get("MEDXFER_DISABLE_PLUGINS", "")))
 
 
@@ -73,8 +73,8 @@ def build(
         options: By name, as on the card.
 
     Raises:
-        PluginError: Unknown, broken or ambiguous id; dimensions or options not on the card; a build that fails or
-            gives something else than an `Encoder`.
+        PluginError: Unknown, broken or ambiguous id; dimensions or options not on the card; a failing build,
+            or one that gives something else than an `Encoder`.
     """
     from ..plugin import Encoder
 
@@ -98,7 +98,8 @@ def build(
 
 @functools.cache
 def _discover(path: tuple[str, ...], disabled: str) -> tuple[Listing, ...]:
-    """All listings; the arguments are what the answer depends on, so that a changed one is looked up anew."""
+    """All listings; the arguments are what the answer depends on: a changed one is looked up anew."""
+    del path  # part of the key only
     found = entry_points()
     off = {_normal(name) for name in re.split(r"[,\s]+", disabled) if name}
     by_owner: dict[str, tuple[dict[str, EncoderCard], list[str]]] = defaultdict(lambda: ({}, []))
@@ -122,13 +123,15 @@ def _discover(path: tuple[str, ...], disabled: str) -> tuple[Listing, ...]:
             error="; ".join(errors) or None if entry.name not in cards else None,
             entry=entry,
         )
-        if all(other.entry != entry for other in listings[entry.name]):  # one distribution found twice on the path
+        if all(
+            other.entry != entry for other in listings[entry.name]
+        ):  # one distribution found twice on the path
             listings[entry.name].append(listing)
     return tuple(_one(listings[name]) for name in sorted(listings))
 
 
 def _one(found: list[Listing]) -> Listing:
-    """The listing of one id; several distributions with one id are an error that names them, in a fixed order."""
+    """The listing of one id; several distributions with one id are an error that names them all."""
     if len(found) == 1:
         return found[0]
     owners = sorted(listing.brought_by for listing in found)
@@ -155,7 +158,9 @@ def _find(encoder_id: str) -> Listing:
         raise PluginError(f"encoder {encoder_id}", "not installed", "an installed encoder", todo)
     if listing.error:
         todo = "see `medxfer plugin list`"
-        raise PluginError(f"encoder {encoder_id} of {listing.brought_by}", listing.error, "a sound plugin", todo)
+        raise PluginError(
+            f"encoder {encoder_id} of {listing.brought_by}", listing.error, "a sound plugin", todo
+        )
     if colon and listing.card is not None:
         seen = f"{name} takes no further name"
         raise PluginError(f"encoder {encoder_id}", seen, "an id without colon", f"write {name}")
@@ -179,7 +184,7 @@ def _check_request(listing: Listing, spatial_dims: int, options: Mapping[str, An
 
 def _load(listing: Listing) -> Any:
     """The build function: the plugin is imported here and nowhere before."""
-    assert listing.entry is not None  # noqa: S101  # only clashes have none, and _find refuses them
+    assert listing.entry is not None  # only clashes have none, and _find refuses them
     try:
         with _random_state_kept():
             function = listing.entry.load()
@@ -187,7 +192,9 @@ def _load(listing: Listing) -> Any:
     except Exception as error:
         raise _broken(listing, f"cannot be loaded: {_first_line(error)}") from error
     if inspect.Parameter.VAR_KEYWORD in kinds:
-        raise _broken(listing, f"{listing.entry.value} takes **kwargs: a misspelt option would not be refused")
+        raise _broken(
+            listing, f"{listing.entry.value} takes **kwargs: a misspelt option would not be refused"
+        )
     return function
 
 
@@ -216,11 +223,16 @@ def _card_by_building(encoder_id: str) -> EncoderCard:
         channels = tuple(encoder.channels)
         strides = tuple(tuple(s) if len(set(s)) > 1 else s[0] for s in encoder.strides)
     if not parameters:
-        assert problem is not None  # noqa: S101  # both dimensions failed
+        assert problem is not None  # both dimensions failed
         raise problem
     unknown = "not stated: the plugin has no card"
     return EncoderCard(
-        id=encoder_id, parameters=parameters, channels=channels, strides=strides, licence=unknown, citation=unknown
+        id=encoder_id,
+        parameters=parameters,
+        channels=channels,
+        strides=strides,
+        licence=unknown,
+        citation=unknown,
     )
 
 

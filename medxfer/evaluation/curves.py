@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .figures import FigureData
-from .intervals import Floats, interval
+from .intervals import Floats, wilson
 
 GRID = np.linspace(0.0, 1.0, 101)  # where bands are evaluated
 _MOST_POINTS = 400  # of a drawn curve: more cannot be told apart
@@ -119,18 +119,23 @@ def confusion_figure(labels: Ints, called: Ints, *, classes: Sequence[str], spli
 
 
 def reliability_figure(
-    stated: Floats, happened: Floats, weights: Floats, *, classes: Sequence[str], split: str, bins: int
+    stated: Floats,
+    happened: Floats,
+    patients: Sequence[str],
+    *,
+    classes: Sequence[str],
+    split: str,
+    bins: int,
 ) -> FigureData:
     """Observed frequency over stated probability, in bins of equal width."""
     bin_of = np.clip((stated * bins).astype(np.int64), 0, bins - 1)
+    people = np.asarray(patients, dtype=str)
     rows: dict[str, list[float]] = {name: [] for name in ("predicted", "observed", "low", "high", "counts")}
     for number in np.unique(bin_of):
         inside = bin_of == number
         observed = float(happened[inside].mean())
-        drawn = weights[:, inside]
-        size = drawn.sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            low, high = interval(drawn @ happened[inside] / size, observed)
+        # not by bootstrap: a bin of few cases that all went one way would get no interval at all
+        low, high = wilson(observed, len(np.unique(people[inside])))
         values = (float(stated[inside].mean()), observed, low, high, int(inside.sum()))
         for name, value in zip(rows, values, strict=True):
             rows[name].append(value)
@@ -143,8 +148,8 @@ def reliability_figure(
             "y": "Observed frequency",
             **rows,
         },
-        caption="On the diagonal a stated 70 % comes true in 70 % of cases. Bars: 95 % interval by patient."
-        " Numbers: cases in the bin.",
+        caption="On the diagonal a stated 70 % comes true in 70 % of cases. Bars: 95 % interval (Wilson) for"
+        " the patients in the bin. Numbers: cases in it.",
     )
 
 

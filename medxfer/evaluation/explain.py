@@ -48,9 +48,10 @@ def grad_cam(network: Network, images: Tensor, class_index: int) -> list[Tensor 
             chosen = maps[_stage(maps)]
             head = cast(Head, network.head)
             logit = head(head.reduce(list(maps)))[:, class_index].sum()
-            (gradient,) = torch.autograd.grad(logit, chosen, allow_unused=True)
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(logit, chosen, allow_unused=True)
     finally:
         network.train(was_training)
+    gradient = gradients[0]
     if gradient is None:  # the head does not look at this stage
         return [None] * len(images)
     axes = tuple(range(2, chosen.ndim))

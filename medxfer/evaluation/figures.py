@@ -18,7 +18,7 @@ class FigureData:
 
     - `lines`, `roc`, `pr`: `x`, `y` (axis labels), `series`: list of `{name, x, y}` and, if there is a band,
       `{grid, low, high}`; optional `points`: list of `{x, y, name}`, `marks`: list of `{x, name}` (vertical
-      lines), `reference`: `{x, y, name}` (a dashed line).
+      lines), `reference`: `{x, y, name}` (a dashed line), `whole` (x counts), `dots` (at few values).
     - `confusion`: `classes`, `matrix` (rows are the truth).
     - `reliability`: `x`, `y`, `predicted`, `observed`, `low`, `high`, `counts`, an entry a bin with cases.
     - `histogram`: `x`, `edges`, `series`: list of `{name, counts}`; optional `marks`.

@@ -52,10 +52,14 @@ def interval(draws: Floats, value: float) -> tuple[float, float]:
     return float(min(low, value)), float(max(high, value))
 
 
-def exact_bound(patients: int) -> float:
-    """Lower bound of a share of which no failure was seen in `patients` patients.
+def wilson(share: float, patients: int) -> tuple[float, float]:
+    """Interval of a share of few patients (Wilson 1927).
 
-    A bootstrap of faultless cases knows no faults and gives 1.0 to 1.0; this is the interval of Clopper and
-    Pearson (1934) for 0 failures of n.
+    A bootstrap of cases without a single fault knows no faults and gives 1.0 to 1.0; this one stays honest.
     """
-    return float(((1 - LEVEL) / 2) ** (1 / patients)) if patients else math.nan
+    if patients == 0 or math.isnan(share):
+        return math.nan, math.nan
+    z = 1.959964  # 97.5 % point of the normal distribution, for `LEVEL`
+    middle = (share + z * z / (2 * patients)) / (1 + z * z / patients)
+    half = z / (1 + z * z / patients) * math.sqrt(share * (1 - share) / patients + z * z / (4 * patients**2))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,9 +31,10 @@ def write_program(
     size: int,
     warn: Callable[[str], None],
 ) -> Path:
-    """Write network, temperature and activation as one file: images `(B, C, size, size)` in, probabilities out.
+    """Write network, temperature and activation as one file: images in, probabilities out.
 
-    The preprocessing is not in the file; a MONAI bundle carries it.
+    Images are `(B, in_channels, size, size)` in [0, 1]. The preprocessing is not in the file; a MONAI bundle
+    carries it.
 
     Args:
         target: The file.
@@ -65,12 +67,10 @@ def _write_onnx(
     target: Path, module: ExportedProgramModule, in_channels: int, size: int, _warn: Callable[[str], None]
 ) -> Path:
     require_packages("onnx", ("onnx", "onnxscript"))
-    # the program has been compared with the network; the exporter turns the program's own operators into ONNX's
+    # the program is compared with the network; the converter then turns its operators into ONNX's
     program = export_program(module, in_channels=in_channels, size=size)
-    with warnings.catch_warnings():
-        # the converter itself uses what onnxscript and torch have deprecated: nothing a user could change
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         converted = torch.onnx.export(
             program,
             (example_images(in_channels, size),),
@@ -79,6 +79,7 @@ def _write_onnx(
             output_names=["probabilities"],
             verbose=False,
         )
+    _log(caught, "onnx")
     assert converted is not None  # None only for the exporter before dynamo
     return write_atomic(target, converted.model_proto.SerializeToString())
 
@@ -90,12 +91,18 @@ def _write_torchscript(
     buffer = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
-        traced = torch.jit.trace(module, (images,), check_trace=False)  # type: ignore[no-untyped-call]  # torch's own
-        torch.jit.save(traced, buffer)  # type: ignore[no-untyped-call]  # torch's own
+        traced = torch.jit.trace(module, (images,), check_trace=False)
+        torch.jit.save(traced, buffer)
     for text in dict.fromkeys(str(warning.message).strip() for warning in caught):
         warn(f"TorchScript: {text}")
     require_equal(traced, module, in_channels=in_channels, size=size, name="torchscript")
     return write_atomic(target, buffer.getvalue())
+
+
+def _log(caught: list[warnings.WarningMessage], name: str) -> None:
+    """What converters say of their own insides is for developers."""
+    for text in dict.fromkeys(str(warning.message).strip() for warning in caught):
+        logging.getLogger(__name__).debug("%s: %s", name, text)
 
 
 def require_packages(extra: str, names: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +14,15 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..files import explained, sha256_of, write_atomic, write_json
+from .guide import readme
 from .inference import WritesMonai, inference_yaml
 from .program import ExportedProgramModule, export_program, write_pt2
 
 SCHEMA_URL = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
-# What `inference.yaml` needs beside torch and MONAI, and jsonschema for `verify_metadata`. The numbers stand for
-# packages that are not installed where the bundle is written.
+# What `inference.yaml` needs beside torch and MONAI, and jsonschema for `verify_metadata`. The numbers stand
+# for packages that are not installed where the bundle is written.
 REQUIRED_PACKAGES = {
     "fire": "0.6.0",
     "itk": "5.3.0",
@@ -93,14 +93,16 @@ def export_bundle(
             hashes = {f"models/{path.name}": sha256_of(path) for path in sorted(weights.parent.iterdir())}
             configs = temporary / "configs"
             write_json(
-                configs / "exported.json", {"calibration": calibration, "classes": list(classes), "sha256": hashes}
+                configs / "exported.json",
+                {"calibration": calibration, "classes": list(classes), "sha256": hashes},
             )
             ident = hashes[f"models/{weights.name}"][:16]
             write_atomic(configs / "inference.yaml", inference_yaml(steps, classes, ident))
             write_atomic(configs / "train.yaml", config_yaml)
             full = complete_metadata(metadata, in_channels=in_channels, size=size, classes=classes)
             write_json(configs / "metadata.json", full)
-            write_atomic(temporary / "docs" / "README.md", _readme(docs, full, classes, calibration, licence_text))
+            text = readme(docs, full, classes, calibration, has_licence=licence_text is not None)
+            write_atomic(temporary / "docs" / "README.md", text)
             if licence_text is not None:
                 write_atomic(temporary / "LICENSE", licence_text)
             _replace(target, temporary)
@@ -110,7 +112,11 @@ def export_bundle(
 
 
 def _refuse_foreign(target: Path) -> None:
-    if target.exists() and not (target / "configs" / "exported.json").is_file() and not _is_empty_folder(target):
+    if (
+        target.exists()
+        and not (target / "configs" / "exported.json").is_file()
+        and not _is_empty_folder(target)
+    ):
         seen = "it exists and was not written by an export"
         accepted = "a new folder, an empty one, or an exported bundle, which is replaced"
         raise ConfigError(str(target), seen, accepted, "name another folder with --out")
@@ -181,7 +187,9 @@ def complete_metadata(
 
 
 def _data_format(in_channels: int, size: int, classes: Sequence[str], modality: str) -> dict[str, Any]:
-    names = {1: ["grey"], 3: ["red", "green", "blue"]}.get(in_channels, [f"channel {i}" for i in range(in_channels)])
+    names = {1: ["grey"], 3: ["red", "green", "blue"]}.get(
+        in_channels, [f"channel {i}" for i in range(in_channels)]
+    )
     image = {
         "type": "image",
         "format": "magnitude",
@@ -211,75 +219,3 @@ def _version(package: str, default: str) -> str:
         return importlib.metadata.version(package).split("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return default
-
-
-def _readme(
-    docs: str,
-    metadata: Mapping[str, Any],
-    classes: Sequence[str],
-    calibration: Mapping[str, Any],
-    licence_text: str | None,
-) -> str:
-    packages = metadata["required_packages_version"]
-    threshold = calibration.get("threshold")
-    if threshold is not None:
-        said = f"`{classes[-1]}` is said where its probability is {threshold['value']:.6g} or more; chosen on validation data."
-    else:
-        said = "The most probable class is said."
-    return README.format(
-        docs=docs.strip(),
-        monai=metadata["monai_version"],
-        torch=metadata["pytorch_version"],
-        packages=", ".join(f"{name} {version}" for name, version in packages.items()),
-        columns=", ".join(f"`p_{name}`" for name in classes),
-        temperature=f"{calibration['temperature']:.6g}",
-        said=said,
-        licence="See `LICENSE`." if licence_text is not None else "No licence was stated: ask the authors before you use it.",
-    )
-
-
-README = """\
-{docs}
-
-# How to run it
-
-Without medxfer, in plain MONAI:
-
-    pip install torch 'monai[fire,ignite,itk,pillow]' pyyaml
-    python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir DIR --output_dir OUT
-
-reads every DICOM (with or without suffix), PNG, JPEG, BMP and TIFF file below DIR and writes `OUT/predictions.csv`: the file,
-then {columns}. The bundle's folder is found from the place of `configs/inference.yaml`; `--bundle_root` names another.
-
-With medxfer: `medxfer predict THIS_FOLDER FILES...`. It reads `configs/train.yaml` and `models/model.safetensors` and builds the
-network again.
-
-Written with MONAI {monai} and torch {torch}; other packages: {packages}. Older versions of torch may not read `models/model.pt2`.
-
-# What the numbers are
-
-Probabilities, after division of the logits by the temperature {temperature}, which was fitted on validation data. {said}
-Both numbers are in `configs/exported.json`.
-
-# Files
-
-- `configs/inference.yaml`: preprocessing and evaluator, MONAI and torch only.
-- `configs/train.yaml`: what `medxfer run` was given, resolved. It is no MONAI training configuration.
-- `models/model.pt2`: `torch.export` program with a dynamic batch; temperature and activation are in it, preprocessing is not.
-  Like every `.pt2` file it can carry code: load it only from someone you trust. `configs/exported.json` has its SHA-256.
-- `models/model.safetensors`: the network's weights, no code.
-
-# Limits
-
-- Images are read by ITK. A file that it cannot read stops the run and is named; `medxfer predict` goes on with the others.
-- MONOCHROME1 is inverted by ITK, rescale slope and intercept are applied, window centre and width are ignored.
-- The EXIF orientation of JPEG and PNG is applied here, because ITK ignores it; that of TIFF is not.
-- An alpha channel is dropped, not blended.
-- Spacing is not used: images are resized in pixels. Of DX images without PixelSpacing ITK reports 1 mm.
-- One image a file: series and multi-frame DICOM are not for this bundle.
-- Numbers agree with medxfer's within 1e-4 in fp32 on a CPU; on a GPU with TF32 the difference may be larger.
-
-# Licence
-
-{licence}
-"""

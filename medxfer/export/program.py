@@ -25,7 +25,9 @@ class ExportedProgramModule(nn.Module):
         temperature: The logits are divided by it; above 0.
     """
 
-    def __init__(self, network: nn.Module, *, activate: Callable[[Tensor], Tensor], temperature: float) -> None:
+    def __init__(
+        self, network: nn.Module, *, activate: Callable[[Tensor], Tensor], temperature: float
+    ) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).cpu().float().eval()
         for parameter in self.network.parameters():
@@ -38,8 +40,7 @@ class ExportedProgramModule(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Probabilities of `(B, C, *spatial)`."""
-        probabilities = self.activate(self.network(image) / self.temperature)
-        return probabilities
+        return self.activate(self.network(image) / self.temperature)
 
 
 def example_images(in_channels: int, size: int, *, batch: int = 2) -> Tensor:
@@ -48,7 +49,9 @@ def example_images(in_channels: int, size: int, *, batch: int = 2) -> Tensor:
     return torch.rand(batch, in_channels, size, size, generator=generator)
 
 
-def export_program(module: ExportedProgramModule, *, in_channels: int, size: int) -> torch.export.ExportedProgram:
+def export_program(
+    module: ExportedProgramModule, *, in_channels: int, size: int
+) -> torch.export.ExportedProgram:
     """Export with a dynamic batch and a fixed size, and compare the program with the module.
 
     Args:
@@ -62,7 +65,9 @@ def export_program(module: ExportedProgramModule, *, in_channels: int, size: int
     # two images: a batch of one would be exported as the constant 1
     images = example_images(in_channels, size)
     try:
-        program = torch.export.export(module, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}})
+        program = torch.export.export(
+            module, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}
+        )
     except Exception as error:  # torch.export raises many kinds, none of them ours to tell apart
         seen = str(error).strip().splitlines()
         todo = "see `medxfer plugin check`, check torch.export, for the encoder; --debug shows where it fails"
@@ -73,7 +78,12 @@ def export_program(module: ExportedProgramModule, *, in_channels: int, size: int
 
 
 def require_equal(
-    exported: Callable[[Tensor], Tensor], module: ExportedProgramModule, *, in_channels: int, size: int, name: str
+    exported: Callable[[Tensor], Tensor],
+    module: ExportedProgramModule,
+    *,
+    in_channels: int,
+    size: int,
+    name: str,
 ) -> None:
     """Compare what was exported with the module, on one image and on three.
 
@@ -87,7 +97,9 @@ def require_equal(
         if not difference <= TOLERANCE:
             seen = f"probabilities differ by {difference:.3g} from the network's, in a batch of {batch}"
             accepted = f"at most {TOLERANCE}"
-            raise RunError(f"export: {name}", seen, accepted, "use another format, and report this encoder to its author")
+            raise RunError(
+                f"export: {name}", seen, accepted, "use another format, and report this encoder to its author"
+            )
 
 
 def write_pt2(path: Path, program: torch.export.ExportedProgram) -> Path:

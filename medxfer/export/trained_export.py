@@ -28,7 +28,8 @@ def export_as_bundle(trained: Trained, target: Path) -> Path:
         target,
         network=trained.network,
         activate=trained.task.activate,
-        calibration=trained.calibration,
+        temperature=float(trained.calibration.get("temperature", 1.0)),
+        threshold=trained.calibration.get("threshold", {}).get("value"),
         steps=trained.steps,
         in_channels=bundle.encoder.in_channels,
         size=bundle.images.size,
@@ -72,12 +73,7 @@ def export_trained(run: Path, form: str, out: Path | None, warn: Callable[[str],
 
 def export_run(folder: RunFolder, trained: Trained) -> Path:
     """The run's own exported bundle, `bundle/` in its folder; one that an earlier try left is replaced."""
-    target = folder.root / "bundle"
-    if target.exists():
-        import shutil
-
-        shutil.rmtree(target)
-    return export_as_bundle(trained, target)
+    return export_as_bundle(trained, folder.root / "bundle")
 
 
 def _own_metadata(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,6 @@ LAYERS = [
     ["training"],
     ["trained"],
     ["reports", "export"],
-    ["exporting", "comparison"],
     ["pipeline"],
     ["methods", "pretraining"],
     ["cli"],

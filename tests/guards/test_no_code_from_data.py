@@ -39,7 +39,7 @@ def is_constant(call: ast.Call, name: str, value: object) -> bool:
 
 
 def has_safe_loader(call: ast.Call, tree: ast.Module) -> bool:
-    """Whether `yaml.load` is given a safe loader by its name, or by a name that stands for safe loaders only."""
+    """Whether `yaml.load` is given a safe loader, by its name or by one that stands for safe loaders only."""
     given = [*call.args[1:], *(keyword.value for keyword in call.keywords if keyword.arg == "Loader")]
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

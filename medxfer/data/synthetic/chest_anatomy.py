@@ -71,7 +71,7 @@ def draw_person(rng: np.random.Generator) -> Person:
         width=rng.uniform(0.64, 0.8),
         fat=rng.uniform(0.06, 0.24),
         apex=rng.uniform(-0.84, -0.7),
-        dome=rng.uniform(0.34, 0.6),
+        dome=rng.uniform(0.32, 0.62),
         scoliosis=rng.normal(0, 0.015),
         heart=rng.uniform(0.85, 1.25),
         heart_tilt_deg=rng.uniform(25, 50),
@@ -89,7 +89,7 @@ def draw_person(rng: np.random.Generator) -> Person:
 
 def draw_view(rng: np.random.Generator) -> View:
     """One exposure of a patient who stands, or lies, more or less straight."""
-    zoom = rng.uniform(0.92, 1.1)
+    zoom = rng.uniform(0.87, 1.13)
     return View(
         rotation_deg=rng.normal(0, 2.2),
         scale=(zoom * rng.uniform(0.96, 1.04), zoom * rng.uniform(0.96, 1.04)),
@@ -114,19 +114,34 @@ def blur(image: Map, sigma_px: float) -> Map:
     return np.asarray(kernel @ image @ kernel.T, np.float32)
 
 
-def step(value: Map | float, softness: float) -> Map:
+def blur_widely(image: Map) -> Map:
+    """What scattered rays make of an image: a blur of some 14 pixels, done on a grid of 32 x 32."""
+    cells = image.reshape(32, SIZE // 32, 32, SIZE // 32).mean((1, 3), dtype=np.float32)
+    smoothed = ndimage.gaussian_filter(cells, 1.6, mode="nearest")
+    up = _upsampler(32)
+    return np.asarray(up @ smoothed @ up.T, np.float32)
+
+
+def step(value: Map, softness: float) -> Map:
     """0 far below 0, 1 far above, through a slope `softness` wide."""
-    return np.asarray(0.5 + 0.5 * np.tanh(np.asarray(value, np.float32) * (0.5 / softness)), np.float32)
+    slope = np.asarray(value * np.float32(0.5 / softness), np.float32)
+    np.tanh(slope, out=slope)
+    slope += 1
+    slope *= 0.5
+    return slope
 
 
 def disc(x: Map, y: Map) -> Map:
     """Thickness of a ball of radius 1 seen from the front."""
-    return np.asarray(np.sqrt(np.maximum(1 - x * x - y * y, 0)), np.float32)
+    rest = np.asarray(1 - x * x, np.float32)
+    rest -= y * y
+    np.maximum(rest, 0, out=rest)
+    return np.sqrt(rest, out=rest)
 
 
 @cache
 def _upsampler(cells: int) -> Map:
-    matrix = ndimage.zoom(np.eye(cells), (SIZE / cells, 1), order=3, mode="nearest", grid_mode=False)
+    matrix = ndimage.zoom(np.eye(cells), (SIZE / cells, 1), order=3, mode="nearest", grid_mode=True)
     return np.asarray(matrix, np.float32)
 
 
@@ -185,9 +200,7 @@ def _diaphragm(person: Person, view: View, x: Map, left: NDArray[np.bool_]) -> M
     return np.asarray(top + 0.8 * away * away + 2.4 * beyond * beyond, np.float32)
 
 
-def _lungs(
-    person: Person, view: View, x: Map, y: Map, wall: Map, dome: Map, left: NDArray[np.bool_]
-) -> Map:
+def _lungs(person: Person, view: View, x: Map, y: Map, wall: Map, dome: Map, left: NDArray[np.bool_]) -> Map:
     """Air along the beam: lens-shaped between mediastinum and wall, thin at the top, cut by the diaphragm."""
     below_apex = np.maximum(y - np.float32(person.apex), 0)
     inner = 0.1 + 0.15 * np.exp(below_apex * -14) + _by_side(left, 0.0, 0.02)
@@ -241,10 +254,18 @@ def _soft_tissue(person: Person, view: View, x: Map, y: Map, dome: Map) -> Map:
 
 def _bar(distance: Map, half_width: float) -> Map:
     """A bone seen from the side: a shell, denser at its two edges."""
-    scaled = np.abs(distance) / np.float32(half_width)
+    index = np.minimum(np.abs(distance) * np.float32(512 / half_width), 1023).astype(np.int16)
+    return np.asarray(_bar_table()[index], np.float32)
+
+
+@cache
+def _bar_table() -> Map:
+    """Density at 0 to 2 half widths from a bone's axis."""
+    scaled = np.arange(1024) / 512
     edge = (scaled - 0.85) * 4
-    squared = scaled * scaled
-    return np.asarray(0.6 * np.exp(-squared * squared * squared) + 0.45 * np.exp(-edge * edge), np.float32)
+    table = 0.6 * np.exp(-(scaled**6)) + 0.45 * np.exp(-(edge**2))
+    table[-1] = 0
+    return np.asarray(table, np.float32)
 
 
 def _rib_cage(person: Person, across: Map, y: Map) -> Map:
@@ -273,7 +294,12 @@ def _other_bones(view: View, x: Map, y: Map) -> Map:
     spine = step(0.078 - aside, 0.008) * (0.085 - 0.05 * np.exp(-((gap / 0.12) ** 2)))
     spine = spine + 0.03 * np.exp(-((x / 0.018) ** 2)) * step(gap, 0.1)
     collar_y = -0.57 - 0.17 * aside + 0.03 * np.sin(8 * aside)
-    collar = 0.14 * _bar(y - collar_y - 0.25 * view.turn * x, 0.03) * step(aside - 0.06, 0.01) * step(0.8 - aside, 0.02)
+    collar = (
+        0.14
+        * _bar(y - collar_y - 0.25 * view.turn * x, 0.03)
+        * step(aside - 0.06, 0.01)
+        * step(0.8 - aside, 0.02)
+    )
     border = view.scapula + 0.12 * (y + 0.25) ** 2 + 0.2 * np.maximum(y, -0.3)
     flat = step(aside - border, 0.006) * step(0.02 - y, 0.04) * step(y + 0.66, 0.03)
     blade = flat * (0.03 + 0.07 * np.exp(-(((aside - border) / 0.025) ** 2)))
@@ -285,19 +311,24 @@ def _other_bones(view: View, x: Map, y: Map) -> Map:
 def _vessels(person: Person, view: View) -> Map:
     """Both lungs' vessel trees, grown from the hila and thinning outward."""
     rng = np.random.default_rng(person.seed)
-    total = np.zeros((SIZE, SIZE), np.float32)
-    layers = ((14, 7, 1.9, 1.0), (30, 12, 1.1, 0.42), (64, 14, 0.7, 0.2))  # branches, steps, blur in px, weight
+    thick = np.zeros((SIZE, SIZE), np.float32)
+    thin = np.zeros((SIZE, SIZE), np.float32)
+    layers = (
+        (14, 7, thick, 1.0),
+        (30, 12, thin, 0.36),
+        (64, 14, thin, 0.2),
+    )  # branches, steps, where, weight
     tips, headings = _hilum(rng)
-    for branches, steps, sigma_px, weight in layers:
+    for branches, steps, image, weight in layers:
         parents = rng.integers(len(tips), size=2 * branches)
         place, heading = tips[parents], headings[parents] + rng.normal(0, 0.42, 2 * branches)
         turns = rng.normal(0, 0.1, (3 * steps, 2 * branches)).cumsum(0) * 0.6
         angles = heading + turns
         paths = place + np.cumsum(np.stack([np.cos(angles), np.sin(angles)], -1) * 0.0085, 0)
         fade = np.linspace(1, 0.55, 3 * steps)[:, None] * np.ones(2 * branches)
-        total += np.float32(weight) * blur(_splat(paths.reshape(-1, 2), fade.ravel(), person, view), sigma_px)
+        image += np.float32(weight) * _splat(paths.reshape(-1, 2), fade.ravel(), person, view)
         tips, headings = paths[-1], angles[-1]
-    return np.asarray(total * np.float32(0.32 * person.vessels), np.float32)
+    return np.asarray((blur(thick, 1.9) + blur(thin, 0.9)) * np.float32(0.32 * person.vessels), np.float32)
 
 
 def _hilum(rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -20,7 +20,19 @@ from PIL import ImageDraw
 
 from ... import files
 from ...progress import Advance
-from .chest_anatomy import SIZE, Chest, Map, Person, blur, draw_person, draw_view, project, smooth_noise, step
+from .chest_anatomy import (
+    SIZE,
+    Chest,
+    Map,
+    Person,
+    blur,
+    blur_widely,
+    draw_person,
+    draw_view,
+    project,
+    smooth_noise,
+    step,
+)
 from .dicom import BITS_STORED, Radiograph, write_radiograph
 from .opacities import harmless, pneumonia
 
@@ -129,7 +141,7 @@ def expose(chest: Chest, person: Person, opacity: Map | None, rng: np.random.Gen
         # Fluid replaces air; the vessels in it lose their outline.
         air, vessels = air * (1 - opacity), vessels * (1 - np.minimum(1.3 * opacity, 1))
     weakened = chest.rest + shadow * (chest.rest > 0.05) + vessels - air * texture
-    weakened = np.float32(0.85) * weakened + np.float32(0.15) * blur(weakened, 14.0)
+    weakened = np.float32(0.85) * weakened + np.float32(0.15) * blur_widely(weakened)
 
     dose = rng.uniform(0.005, 0.022)
     grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32)
@@ -161,7 +173,10 @@ def _with_letters(pixels: NDArray[np.uint16], view: str, rng: np.random.Generato
     marks = ["R"] if rng.random() < 0.7 else ["R", str(rng.choice(("PORTABLE", "ERECT", view)))]
     for mark in marks:
         on_right = mark != "R"
-        place = (int(rng.integers(175, 195)) if on_right else int(rng.integers(6, 30)), int(rng.integers(6, 40)))
+        place = (
+            int(rng.integers(175, 195)) if on_right else int(rng.integers(6, 30)),
+            int(rng.integers(6, 40)),
+        )
         draw.text(place, mark, fill=255, font_size=int(rng.integers(10, 18)) if mark == "R" else 10)
     share = np.asarray(mask, np.float32) / 255
     letters = rng.uniform(0.8, 1.0) * (2**BITS_STORED - 1)

@@ -9,12 +9,26 @@ import numpy as np
 from .chest_anatomy import Chest, Map, disc, smooth_noise, step
 
 Side = Literal[-1, 1]  # of the image; -1 is the patient's right lung
+VISIBLE = (0.06, 0.2)  # share of the lungs' air that pneumonia replaces
 
 
 def pneumonia(chest: Chest, rng: np.random.Generator) -> Map:
     """Share of the air that is replaced by fluid, 0 to 1, (256, 256).
 
-    Four kinds: one lobe, patches in one lung or both, a round focus, and a hazy infiltrate about a hilum.
+    Drawn again, a few times at most, when too little of it would be seen, since a label that nobody could give
+    teaches nothing, or when it fills so much of the lungs that counting grey pixels would find it.
+    """
+    air = float(chest.lungs.sum())
+    for _ in range(6):
+        opacity = _infiltrate(chest, rng)
+        if VISIBLE[0] < float((opacity * chest.lungs).sum()) / air < VISIBLE[1]:
+            break
+    return opacity
+
+
+def _infiltrate(chest: Chest, rng: np.random.Generator) -> Map:
+    """One of four kinds: a lobe, patches in one lung or both, a round focus, a haze about a hilum.
+
     How dense, how large, how soft at the edge and how mottled each is varies by itself.
     """
     kind = rng.choice(4, p=(0.38, 0.38, 0.12, 0.12))
@@ -28,9 +42,9 @@ def pneumonia(chest: Chest, rng: np.random.Generator) -> Map:
     else:
         shape = _perihilar(chest, side, rng)
     mottle = 0.35 * smooth_noise(rng, 14) + 0.4 * smooth_noise(rng, 28) + 0.3 * smooth_noise(rng, 56)
-    coarse = rng.uniform(0.2, 0.65)
-    textured = shape * np.clip(1 + np.float32(coarse) * mottle, 0.1, 1.9)
-    density = 0.5 + 0.45 * rng.beta(1.4, 1.4)
+    coarse = rng.uniform(0.3, 0.8)
+    textured = shape * np.clip(1 + np.float32(coarse) * mottle, 0.3, 1.8)
+    density = 0.62 + 0.36 * rng.beta(1.4, 1.4)
     return np.asarray(np.minimum(np.float32(density) * textured, 0.95), np.float32)
 
 
@@ -42,12 +56,16 @@ def _lobe(chest: Chest, side: Side, rng: np.random.Generator) -> Map:
     fissure = chest.y - rng.uniform(-0.12, 0.04) - tilt * (np.abs(chest.x) - 0.35)
     sharp, soft = rng.uniform(0.006, 0.03), rng.uniform(0.05, 0.12)
     if lobe == 0:
-        shape = step(-fissure, sharp) * step(fissure + rng.uniform(0.25, 0.5), soft)
+        shape = step(-fissure, sharp) * step(fissure + rng.uniform(0.2, 0.4), soft)
     elif lobe == 1:
         reach = rng.uniform(0.3, 0.5)
-        shape = step(fissure, sharp) * step(reach - fissure, soft) * step(rng.uniform(0.5, 0.9) - chest.across, soft)
+        shape = (
+            step(fissure, sharp)
+            * step(reach - fissure, soft)
+            * step(rng.uniform(0.5, 0.9) - chest.across, soft)
+        )
     else:
-        shape = step(chest.y - chest.dome + rng.uniform(0.25, 0.5), soft)
+        shape = step(chest.y - chest.dome + rng.uniform(0.2, 0.4), soft)
         shape = shape * step(chest.across - rng.uniform(0, 0.3), soft)
     return np.asarray(own * shape, np.float32)
 
@@ -86,16 +104,21 @@ def harmless(chest: Chest, rng: np.random.Generator) -> Map:
 
     Crowded vessels over the diaphragm, a skin fold, scars, calcified spots, and uneven soft tissue.
     """
-    shadow = np.float32(rng.uniform(0.01, 0.05)) * smooth_noise(rng, 4)
-    if rng.random() < 0.45:
+    shadow = np.float32(rng.uniform(0.01, 0.06)) * smooth_noise(rng, 4)
+    if rng.random() < 0.35:
         height = rng.uniform(0.08, 0.25)
-        streaks = 1 + 0.5 * smooth_noise(rng, 40)
+        streaks = 1 + 0.35 * smooth_noise(rng, 40)
         crowding = np.exp(-np.maximum(chest.dome - chest.y, 0) / np.float32(height))
-        shadow += np.float32(rng.uniform(0.03, 0.1)) * crowding * streaks * np.minimum(chest.lungs * 3, 1)
+        shadow += np.float32(rng.uniform(0.02, 0.075)) * crowding * streaks * np.minimum(chest.lungs * 3, 1)
     if rng.random() < 0.15:
         edge = np.abs(chest.x) - rng.uniform(0.4, 0.65) - 0.15 * chest.y
         side = rng.choice((-1, 1))
-        shadow += np.float32(rng.uniform(0.02, 0.05)) * step(edge, 0.006) * np.exp(-np.maximum(edge, 0) * 8) * (chest.x * side > 0)
+        shadow += (
+            np.float32(rng.uniform(0.02, 0.05))
+            * step(edge, 0.006)
+            * np.exp(-np.maximum(edge, 0) * 8)
+            * (chest.x * side > 0)
+        )
     for _ in range(int(rng.integers(0, 3))):
         tilt, length = rng.normal(0, 0.3), rng.uniform(0.03, 0.09)
         right = chest.x - np.float32(rng.choice((-1, 1)) * rng.uniform(0.25, 0.5))

@@ -1,0 +1,1 @@
+"""MONAI networks cut into stages, one file a family."""

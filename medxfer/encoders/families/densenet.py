@@ -46,7 +46,7 @@ class DenseNetEncoder(Encoder):
         cuts = [["conv0", "norm0", "relu0"], ["pool0", "denseblock1"]]
         cuts += [[f"transition{i}", f"denseblock{i + 1}"] for i in range(1, len(layers))]
         stages = [OrderedDict((name, net.get_submodule(name)) for name in names) for names in cuts]
-        stages[-1].update(norm5=net.norm5, relu5=nn.ReLU(inplace=True))
+        stages[-1].update(norm5=net.get_submodule("norm5"), relu5=nn.ReLU(inplace=True))
         self.stages = nn.ModuleList([nn.Sequential(stage) for stage in stages])
 
 

@@ -27,7 +27,7 @@ class ResNetEncoder(Encoder):
         from monai.networks.nets.resnet import ResNet, get_inplanes
 
         super().__init__()
-        # Stride 2 in the stem and no bias in the shortcuts (both not MONAI's default): what published weights have.
+        # Stride 2 in the stem, no bias in the shortcuts: not MONAI's defaults, but what publishers use.
         net = ResNet(
             block=block,
             layers=list(layers),
@@ -58,4 +58,6 @@ class ResNetEncoder(Encoder):
 
 def build_resnet18(*, spatial_dims: int, in_channels: int) -> Encoder:
     """ResNet-18 (He et al. 2016)."""
-    return ResNetEncoder(spatial_dims=spatial_dims, in_channels=in_channels, block="basic", layers=(2, 2, 2, 2))
+    return ResNetEncoder(
+        spatial_dims=spatial_dims, in_channels=in_channels, block="basic", layers=(2, 2, 2, 2)
+    )

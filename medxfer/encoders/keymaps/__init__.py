@@ -47,14 +47,16 @@ def read_key_map(name: str | None, folder: Path | None) -> KeyMap:
     """
     if name is None:
         return KeyMap()
-    if name.endswith((".yaml", ".yml")):
-        path = (folder or Path()) / name
-    else:
-        path = _FOLDER / f"{name}.yaml"
+    beside = name.endswith((".yaml", ".yml"))
+    path = (folder or Path()) / name if beside else _FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = [file.stem for file in _FOLDER.glob("*.yaml")]
-        raise PluginError(f"key_map: {name}", "no such key map", "a name, or a file beside the card", nearest(name, known))
-    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  # a safe loader
+        raise PluginError(
+            f"key_map: {name}", "no such key map", "a name, or a file beside the card", nearest(name, known)
+        )
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a safe loader
     if not isinstance(content, dict) or not all(isinstance(v, str) for pair in content.items() for v in pair):
-        raise PluginError(str(path), "not a mapping of text to text", "published name: our name", "mend the key map")
+        raise PluginError(
+            str(path), "not a mapping of text to text", "published name: our name", "mend the key map"
+        )
     return KeyMap(content)

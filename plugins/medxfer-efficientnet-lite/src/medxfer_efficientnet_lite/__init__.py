@@ -1,16 +1,17 @@
 """EfficientNet-Lite (Tan and Le 2019, the variant without squeeze-and-excitation) as a medxfer encoder.
 
-Padding, batch normalisation and activation are those of the TensorFlow networks that the published weights come
-from: "same" padding that depends on the size, eps 1e-3, ReLU6.
+Padding, batch normalisation and activation are those of the TensorFlow networks that the published weights
+come from: "same" padding that depends on the size, eps 1e-3, ReLU6.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F  # noqa: N812
-from medxfer.plugin import Encoder, Normalise
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from medxfer.plugin import Encoder, Normalise
 
 __all__ = ["build_lite0"]
 
@@ -28,7 +29,7 @@ _STEM = 32
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding: output size is ceil(input / stride), the odd pixel goes last."""
+    """Convolution with TensorFlow's "same" padding: size ceil(input / stride), an odd pixel goes last."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Pad by what this size needs; with stride 1 the convolution's own padding is already that."""
@@ -62,7 +63,7 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted residual: widen, filter each channel by itself, narrow; added to its input where shapes allow."""
+    """Inverted residual: widen, filter each channel by itself, narrow; plus its input where shapes allow."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -77,11 +78,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, inputs, H, W)` to `(B, outputs, ceil(H / stride), ceil(W / stride))`."""
-        y = x
+        inner = x
         if self.expand is not None and self.expand_norm is not None:
-            y = F.relu6(self.expand_norm(self.expand(y)), inplace=True)
-        y = F.relu6(self.depthwise_norm(self.depthwise(y)), inplace=True)
-        y = self.project_norm(self.project(y))
+            inner = F.relu6(self.expand_norm(self.expand(inner)), inplace=True)
+        inner = F.relu6(self.depthwise_norm(self.depthwise(inner)), inplace=True)
+        y: Tensor = self.project_norm(self.project(inner))
         return x + y if self.adds_input else y
 
 

@@ -1,0 +1,257 @@
+"""What there is: a folder of images becomes a list of cases with label, patient and given split. No pixels."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..bundle.schema import DataSpec, Layout
+from ..errors import DataError
+from .case import Case, split_word
+from .image import limit, shown
+from .labels import from_table
+from .patients import with_patients
+from .formats import is_candidate
+from .tables import FILE_COLUMNS, Table, match_column, nearest, read_table
+
+# Folders that say what their files are, not what they show: never classes.
+_GENERIC = ("image", "img", "dicom", "picture", "mask", "scan", "file", "data")
+
+
+__all__ = ["Case", "Found", "existing_folder", "files_in", "find_cases"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The cases of a folder, and what the user should know about how they were found."""
+
+    cases: list[Case]
+    notes: list[str]
+    patient_key: str  # how patients are told apart, in words
+    layout: Layout
+    labels: Path | None = None  # the label table
+
+
+def find_cases(data: DataSpec, root: Path) -> Found:
+    """Look through a data folder.
+
+    Args:
+        data: Layout, label table and column, how patients are told apart, what to leave out.
+        root: The folder.
+
+    Raises:
+        DataError: Absent or empty folder, a class without images, a label table that does not fit.
+    """
+    existing_folder(root)
+    layout: Layout = "class_folders"
+    files, notes = _files_of(root)
+    if not files:
+        raise DataError(
+            shown(root), "no image files", "DICOM, PNG, JPEG, TIFF or BMP files", "name another folder"
+        )
+    table = _table_for(data, root, files)
+    if table is None:
+        cases = _from_folders(root, files, notes)
+    else:
+        cases, layout = from_table(data, root, files, table, notes)
+    cases = _without_excluded(data, root, cases, notes)
+    cases, patient_key = with_patients(data.patient, cases, table, notes)
+    return Found(
+        cases=cases,
+        notes=notes,
+        patient_key=patient_key,
+        layout=layout,
+        labels=None if table is None else table.path,
+    )
+
+
+def existing_folder(path: Path) -> Path:
+    """The folder itself.
+
+    Raises:
+        DataError: Absent (the nearest folder that exists is named), or no folder.
+    """
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise DataError(shown(path), "a file", "a folder of images", "name the folder that holds it")
+    parent = path
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    names = sorted(entry.name for entry in parent.iterdir()) if os.access(parent, os.R_OK | os.X_OK) else []
+    missing = path.relative_to(parent).parts[0] if path != parent else path.name
+    near = nearest(missing, names)
+    todo = f"did you mean {shown(parent / near)}?" if near else "correct the path"
+    raise DataError(
+        shown(path), f"no such folder; {shown(parent.resolve())} exists", "a folder of images", todo
+    )
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Image files below a folder, sorted."""
+    return _files_of(folder)[0]
+
+
+def _files_of(root: Path) -> tuple[list[Path], list[str]]:
+    """Image files below a folder, sorted; links to folders are followed once each, hidden files left out."""
+    images: list[Path] = []
+    aside: Counter[str] = Counter()
+    seen_folders: set[tuple[int, int]] = set()
+    entries = 0
+    for place, folders, names in os.walk(root, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen_folders:
+            folders.clear()
+            continue
+        seen_folders.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        entries += len(names)
+        if entries > limit("ENTRIES"):
+            raise DataError(
+                shown(root), f"over {limit('ENTRIES')} files", "fewer", "raise MEDXFER_MAX_ENTRIES"
+            )
+        for name in names:
+            path = Path(place, name)
+            if name.startswith("."):
+                continue
+            if is_candidate(path):
+                images.append(path)
+            else:
+                aside[path.suffix.lower() or "without suffix"] += 1
+    images.sort(key=lambda path: path.as_posix())
+    tables = {".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml"}
+    others = {suffix: count for suffix, count in aside.items() if suffix not in tables}
+    if not others:
+        return images, []
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+    return images, [f"{sum(others.values())} files that are no images were left aside ({kinds})"]
+
+
+def _table_for(data: DataSpec, root: Path, files: Sequence[Path]) -> Table | None:
+    """The label table, or None where folders are the classes."""
+    if data.labels is not None:
+        path = root / data.labels
+        return read_table(
+            path if path.is_file() else Path(data.labels) if Path(data.labels).is_file() else path
+        )
+    if data.layout == "class_folders":
+        return None
+    tables = [(path, table) for path in sorted(root.glob("*.csv")) if (table := _image_table(path))]
+    if data.layout == "auto" and data.column is None:
+        labelled = [(path, table) for path, table in tables if match_column(table.columns, ("label",))]
+        if not labelled and _has_class_folders(root, files):
+            return None
+        tables = labelled or tables
+    if len(tables) > 1:
+        wanted = data.column or "label"
+        with_column = [(path, table) for path, table in tables if match_column(table.columns, (wanted,))]
+        tables = with_column if len(with_column) == 1 else tables
+    if len(tables) > 1:
+        names = ", ".join(path.name for path, _ in tables)
+        raise DataError(shown(root), f"several label tables: {names}", "one", "name it: data.labels")
+    if tables:
+        return tables[0][1]
+    accepted = (
+        f"a folder for each class, or a CSV file with a column `{FILE_COLUMNS[0]}` and a column of labels"
+    )
+    if data.layout != "auto" or data.column is not None:
+        todo = "name the table: data.labels" if list(root.rglob("*.csv")) else "add a label table"
+        raise DataError(shown(root), "no label table (CSV)", accepted, todo)
+    raise DataError(
+        shown(root), f"{len(files)} images, no classes", accepted, "sort them into folders, or add a table"
+    )
+
+
+def _image_table(path: Path) -> Table | None:
+    """The table, if it is one of images; other CSV files may lie beside the data."""
+    try:
+        table = read_table(path)
+    except DataError:
+        if path.stem.casefold() in ("labels", "label"):
+            raise
+        return None
+    return table if match_column(table.columns, FILE_COLUMNS) else None
+
+
+def _has_class_folders(root: Path, files: Sequence[Path]) -> bool:
+    names = {parts[0] for path in files if len(parts := path.relative_to(root).parts) > 1}
+    return any(split_word(name) or not name.casefold().startswith(_GENERIC) for name in names)
+
+
+def _from_folders(root: Path, files: Sequence[Path], notes: list[str]) -> list[Case]:
+    """ROOT/CLASS/... or ROOT/SPLIT/CLASS/..."""
+    places = [
+        path
+        for path in sorted(root.iterdir())
+        if path.is_dir() and not path.name.startswith((".", "__MACOSX"))
+    ]
+    splits = [
+        path for path in places if split_word(path.name) and any(child.is_dir() for child in path.iterdir())
+    ]
+    _refuse_empty_classes(root, splits or [root], files, notes)
+    cases: list[Case] = []
+    stray = 0
+    for path in files:
+        parts = path.relative_to(root).parts
+        split = split_word(parts[0]) if splits else None
+        depth = 1 if splits else 0
+        if len(parts) < depth + 2 or (splits and split is None):
+            stray += 1
+            continue
+        cases.append(Case(id="/".join(parts), images=(path,), patient="", label=parts[depth], split=split))
+    if not cases:
+        accepted = "a folder for each class, with images in it"
+        raise DataError(
+            shown(root), f"{len(files)} images, none in a class folder", accepted, "sort them into folders"
+        )
+    if stray:
+        notes.append(f"{stray} images outside the class folders were left aside")
+    return cases
+
+
+def _refuse_empty_classes(root: Path, bases: Sequence[Path], files: Sequence[Path], notes: list[str]) -> None:
+    """A class folder without images is a copy that went wrong, not a class of nothing."""
+    filled = {
+        Path(*path.parts[: len(base.parts) + 1]) for base in bases for path in files if base in path.parents
+    }
+    for base in bases:
+        for folder in sorted(base.iterdir()):
+            if not folder.is_dir() or folder.name.startswith((".", "__MACOSX")) or folder in filled:
+                continue
+            if any(
+                entry.is_file() and entry.suffix.lower() in (".csv", ".md", ".json")
+                for entry in folder.iterdir()
+            ):
+                notes.append(f"{folder.relative_to(root).as_posix()} holds no images; it is not a class")
+                continue
+            accepted = "at least one image in each class folder"
+            raise DataError(
+                shown(folder), "a class folder without images", accepted, "fill the folder, or remove it"
+            )
+
+
+def _without_excluded(data: DataSpec, root: Path, cases: list[Case], notes: list[str]) -> list[Case]:
+    """Leave out what the `exclude` file names: one path a line, relative to the data folder."""
+    if data.exclude is None:
+        return cases
+    path = next((place for place in (root / data.exclude, Path(data.exclude)) if place.is_file()), None)
+    if path is None:
+        raise DataError(
+            f"data.exclude: {data.exclude}", "no such file", "a text file, one path a line", "correct it"
+        )
+    lines = [
+        line.strip() for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    ]
+    named = {Path(line).as_posix() for line in lines if line and not line.startswith("#")}
+    kept = [case for case in cases if case.id not in named]
+    unknown = sorted(named - {case.id for case in cases})
+    notes.append(f"{len(cases) - len(kept)} cases left out by {path.name}")
+    if unknown:
+        first = ", ".join(shown(name) for name in unknown[:5])
+        notes.append(f"{len(unknown)} lines of {path.name} name no case: {first}")
+    if not kept:
+        raise DataError(shown(path), "every case is left out", "some cases left", "shorten the file")
+    return kept

@@ -1,0 +1,184 @@
+"""What every reader returns, the limits every reader keeps, and the words of a refusal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from ..errors import DataError
+
+# Limits of one file; the variable MEDXFER_MAX_<NAME> replaces each. Nothing is allocated because a header asks for it.
+LIMITS = {
+    "FILE_BYTES": 2 * 2**30,
+    "DECODED_BYTES": 2 * 2**30,  # as float32
+    "PIXELS": 512 * 10**6,  # of one picture
+    "CSV_BYTES": 200 * 10**6,
+    "ENTRIES": 2_000_000,  # of a folder walk
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image as displayed, with where its numbers come from."""
+
+    array: np.ndarray  # float32 (C, rows, columns)
+    spacing: tuple[float, ...] | None = None  # mm of [row, column]; None: unknown
+    affine: np.ndarray | None = None  # volumes only
+    reader: str
+    applied: tuple[str, ...] = ()  # what was done to the stored values
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A case that cannot be used: a value, so that it survives a worker process."""
+
+    case: str
+    where: str
+    seen: str
+    accepted: str
+    todo: str
+
+
+def limit(name: str) -> int:
+    """The limit of that name, or what `MEDXFER_MAX_<name>` says.
+
+    Raises:
+        DataError: The variable is no positive whole number.
+    """
+    variable = f"MEDXFER_MAX_{name}"
+    text = os.environ.get(variable)
+    if text is None:
+        return LIMITS[name]
+    if not text.isdecimal() or int(text) == 0:
+        raise DataError(
+            variable, repr(text), "a positive whole number", f"unset it; the default is {LIMITS[name]}"
+        )
+    return int(text)
+
+
+def shown(path: Path | str) -> str:
+    """A path as text that cannot move the cursor or break a line: control characters and lost bytes are escaped."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in str(path)
+    )
+
+
+def refuse_size(path: Path, rows: int, columns: int, channels: int, *, frames: int = 1) -> None:
+    """Refuse what would not fit, from the header, before anything is allocated.
+
+    Raises:
+        DataError: No pixels at all, or more than the limits.
+    """
+    seen = f"{columns} x {rows} pixels" + (f", {frames} frames" if frames > 1 else "")
+    if rows < 1 or columns < 1:
+        raise DataError(
+            shown(path), seen, "at least one pixel", "export the image again, or list it in data.exclude"
+        )
+    pixels, decoded = rows * columns * frames, rows * columns * frames * channels * 4
+    if pixels > limit("PIXELS") or decoded > limit("DECODED_BYTES"):
+        accepted = f"at most {limit('PIXELS') / 1e6:.0f} megapixels, {limit('DECODED_BYTES') / 2**30:.1f} GiB decoded"
+        todo = "make it smaller, or raise MEDXFER_MAX_PIXELS and MEDXFER_MAX_DECODED_BYTES if the file is to be trusted"
+        raise DataError(shown(path), seen, accepted, todo)
+
+
+def checked(path: Path, image: Image) -> Image:
+    """The image, if all its numbers are finite; remarks on size and content are added.
+
+    Raises:
+        DataError: NaN or infinite values; their count and the first place are named.
+    """
+    array, remarks = image.array, list(image.warnings)
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        bad = ~np.isfinite(array)
+        channel, row, column = (int(index) for index in np.argwhere(bad)[0])
+        seen = f"{int(bad.sum())} values are NaN or infinite, the first at row {row}, column {column}, channel {channel}"
+        raise DataError(
+            shown(path), seen, "finite values", "export the image again, or list it in data.exclude"
+        )
+    if min(array.shape[1:]) < 16:
+        remarks.append(f"only {array.shape[2]} x {array.shape[1]} pixels")
+    if low == high:
+        remarks.append(f"every pixel has the value {low:g}")
+    return Image(
+        array=array,
+        spacing=image.spacing,
+        affine=image.affine,
+        reader=image.reader,
+        applied=image.applied,
+        warnings=tuple(remarks),
+    )
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collect what a foreign library warns of in this thread, each sentence once, in the list that is yielded.
+
+    `warnings.catch_warnings` is the whole process's: used by several reading threads it would put filters back in
+    the wrong order. So the first thread that enters takes the warnings over, and the last that leaves gives them
+    back; in between each thread hears its own.
+    """
+    said: list[str] = []
+    outer = getattr(_EAR, "said", None)
+    _EAR.said = said
+    _LISTENING.begin()
+    try:
+        yield said
+    finally:
+        _LISTENING.end()
+        _EAR.said = outer
+
+
+_EAR = threading.local()
+
+
+class _Listening:
+    """One take-over of the process's warnings, shared by the threads that read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._taken = contextlib.ExitStack()
+
+    def begin(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                self._taken.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("always")
+                self._others = warnings.showwarning
+                warnings.showwarning = self._show
+
+    def end(self) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._taken.close()
+
+    def _show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        said = getattr(_EAR, "said", None)
+        text = " ".join(str(message).split())
+        if said is None:  # of a thread that reads nothing
+            self._others(message, category, filename, lineno, file, line)
+        elif text not in said:
+            said.append(text)
+
+
+_LISTENING = _Listening()

@@ -1,0 +1,163 @@
+"""Label tables (CSV) read whole and strictly: encoding, separator, columns, one sentence for each fault."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DataError
+from .image import limit, shown
+
+FILE_COLUMNS = (
+    "file",
+    "filename",
+    "file_name",
+    "image",
+    "image_path",
+    "path",
+    "filepath",
+    "image_file",
+    "case",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A CSV file: column names, and the rows with their line numbers."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, str], ...]
+    lines: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+    def where(self, row: int) -> str:
+        """File and line of a row, for messages."""
+        return f"{shown(self.path)}, line {self.lines[row]}"
+
+    def column(self, name: str) -> str:
+        """The column of that name; spelling of capitals and spaces aside.
+
+        Raises:
+            DataError: There is none; the columns seen and the nearest are named.
+        """
+        found = match_column(self.columns, (name,))
+        if found is not None:
+            return found
+        near = nearest(name, self.columns)
+        todo = (
+            f"did you mean `{near}`? set data.column or data.patient.column"
+            if near
+            else "name one of these columns"
+        )
+        raise DataError(
+            shown(self.path), f"no column `{name}`; columns: {', '.join(self.columns)}", "that column", todo
+        )
+
+
+def match_column(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """The first of `names` that is a column, exactly or but for capitals and spaces."""
+    by_key = {column.strip().casefold(): column for column in reversed(columns)}
+    for name in names:
+        if name in columns:
+            return name
+        if name.strip().casefold() in by_key:
+            return by_key[name.strip().casefold()]
+    return None
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """The known word most like a misspelt one, if any is like it."""
+    by_key = {name.casefold(): name for name in known}
+    found = difflib.get_close_matches(word.casefold(), list(by_key), n=1, cutoff=0.5)
+    return by_key[found[0]] if found else None
+
+
+def read_table(path: Path) -> Table:
+    """Read a CSV file: comma, semicolon or tab; UTF-8 with or without mark, else Windows-1252, which is said.
+
+    Raises:
+        DataError: Absent, too large, empty, lines of unequal length, a column named twice.
+    """
+    text, notes = _text_of(path)
+    separator = _separator_of(path, text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    columns: tuple[str, ...] = ()
+    rows: list[dict[str, str]] = []
+    lines: list[int] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not columns:
+                columns = tuple(cell.strip() for cell in cells)
+                continue
+            if len(cells) != len(columns):
+                raise DataError(
+                    f"{shown(path)}, line {reader.line_num}",
+                    f"{len(cells)} cells",
+                    f"{len(columns)}, as in the first line",
+                    "put cells that contain the separator into double quotes",
+                )
+            rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=True)})
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        where = f"{shown(path)}, line {reader.line_num}"
+        raise DataError(
+            where, f"no CSV: {error}", "comma, semicolon or tab between cells", "save it as CSV again"
+        ) from None
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise DataError(
+            shown(path), f"column `{twice[0]}` occurs twice", "every column once", "rename one of them"
+        )
+    if not rows:
+        raise DataError(
+            shown(path), "no rows" if columns else "empty", "a line of column names, then a line an image", ""
+        )
+    return Table(path=path, columns=columns, rows=tuple(rows), lines=tuple(lines), notes=notes)
+
+
+def _text_of(path: Path) -> tuple[str, tuple[str, ...]]:
+    try:
+        size = path.stat().st_size
+        if size > limit("CSV_BYTES"):
+            accepted = f"at most {limit('CSV_BYTES') / 1e6:.0f} MB"
+            raise DataError(shown(path), f"{size / 1e6:.0f} MB", accepted, "raise MEDXFER_MAX_CSV_BYTES")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(shown(path), "no such file", "a CSV file", "correct the path") from None
+    except OSError as error:
+        raise DataError(shown(path), f"cannot be read: {error.strerror}", "a readable CSV file", "") from None
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16", errors="replace"), (f"{path.name} is UTF-16",)
+    try:
+        text, notes = content.decode("utf-8-sig"), ()
+    except UnicodeDecodeError:
+        text, notes = (
+            content.decode("cp1252", errors="replace"),
+            (f"{path.name} is not UTF-8; read as Windows-1252",),
+        )
+    if "\x00" in text:
+        raise DataError(
+            shown(path), "binary content", "a CSV file", "save it as CSV (a spreadsheet's own format is none)"
+        )
+    return text, notes
+
+
+def _separator_of(path: Path, text: str) -> str:
+    """The character that cuts the first line into most cells; a file of one column has none and gets the comma."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    counts = {mark: len(next(csv.reader([first], delimiter=mark), [])) for mark in (",", ";", "\t")}
+    best = max(counts.values())
+    marks = [mark for mark, count in counts.items() if count == best]
+    if best > 1 and len(marks) > 1:
+        seen = f"the first line can be cut at {' or '.join(repr(mark) for mark in marks)}"
+        raise DataError(
+            f"{shown(path)}, line 1", seen, "one separator: comma, semicolon or tab", "save it as CSV again"
+        )
+    return marks[0]

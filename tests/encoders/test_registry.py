@@ -1,0 +1,245 @@
+"""Discovery without imports; broken, clashing and unknown encoders; building."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medxfer.encoders.registry import Listing, build, card_of, list_encoders
+from medxfer.errors import PluginError
+
+CARD = """
+{name}:
+  parameters: {{2: 8}}
+  channels: [8]
+  strides: [2]
+  licence: MIT
+  citation: none
+"""
+BUILD = """
+import torch
+from torch import nn
+from medxfer.plugin import Encoder, Normalise
+
+class Tiny(Encoder):
+    def __init__(self, in_channels, width):
+        super().__init__()
+        self.spatial_dims, self.in_channels = 2, in_channels
+        self.channels, self.strides = (width,), ((2, 2),)
+        self.normalise = Normalise([0.5] * in_channels, [0.5] * in_channels)
+        self.stages = nn.ModuleList([nn.Conv2d(in_channels, width, 3, 2, 1)])
+
+def build(*, spatial_dims, in_channels):
+    if spatial_dims != 2:
+        raise ValueError("2D only")
+    return Tiny(in_channels, 8)
+
+def build_anything(**kwargs):
+    return Tiny(1, 8)
+
+def build_nothing(*, spatial_dims, in_channels):
+    return None
+
+def adapt(name, *, spatial_dims, in_channels):
+    if spatial_dims != 2:
+        raise ValueError("2D only")
+    return Tiny(in_channels, int(name))
+"""
+
+
+class Site:
+    """A folder on the path with distributions as pip leaves them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, name: str, *, encoders: dict[str, str], code: str = BUILD, cards: str | None = None) -> None:
+        package = name.replace("-", "_")
+        (self.folder / package).mkdir()
+        (self.folder / package / "__init__.py").write_text(code, encoding="utf-8")
+        info = self.folder / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        points = "[medxfer.encoders]\n" + "".join(f"{key} = {value}\n" for key, value in encoders.items())
+        if cards is not None:
+            (self.folder / package / "cards.yaml").write_text(cards, encoding="utf-8")
+            points += f"[medxfer.cards]\n{package} = {package}:cards.yaml\n"
+        (info / "entry_points.txt").write_text(points, encoding="utf-8")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    return Site(folder)
+
+
+def listed(name: str) -> Listing:
+    return next(listing for listing in list_encoders() if listing.id == name)
+
+
+def test_builtin_encoders_come_through_entry_points() -> None:
+    listings = {listing.id: listing for listing in list_encoders()}
+
+    for name in ("resnet18", "densenet121"):
+        assert listings[name].distribution == "medxfer"
+        assert listings[name].error is None
+        assert listings[name].card is not None
+
+
+def test_listing_imports_nothing_heavy_and_is_quick() -> None:
+    code = """
+import sys, time
+before = time.perf_counter()
+from medxfer.encoders.registry import list_encoders
+names = [listing.id for listing in list_encoders()]
+seconds = time.perf_counter() - before
+heavy = {"torch", "monai", "numpy", "medxfer_efficientnet_lite"} & set(sys.modules)
+assert "resnet18" in names and not heavy, (names, heavy)
+print(seconds)
+"""
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True) for _ in range(3)]
+
+    assert all(run.returncode == 0 for run in runs), runs[0].stderr
+    assert min(float(run.stdout) for run in runs) < 0.3
+
+
+def test_plugin_is_listed_without_being_imported(site: Site) -> None:
+    site.add("foo-net", encoders={"foo": "foo_net:build"}, cards=CARD.format(name="foo"))
+
+    listing = listed("foo")
+
+    assert listing.brought_by == "foo-net 1.0"
+    assert listing.card is not None
+    assert "foo_net" not in sys.modules
+
+
+def test_plugin_without_card_is_built_to_tell_its_shape(site: Site) -> None:
+    site.add("bare-net", encoders={"bare": "bare_net:build"})
+
+    assert listed("bare").card is None
+    assert listed("bare").error is None
+    card = card_of("bare")
+
+    assert card.spatial_dims == {2}
+    assert card.channels == (8,)
+    assert card.strides == (2,)
+    assert card.parameters == {2: 8 * 3 * 9 + 8}
+
+
+def test_adapter_takes_the_rest_of_the_id(site: Site) -> None:
+    site.add("adapter-net", encoders={"adapter": "adapter_net:adapt"})
+
+    assert build("adapter:12", spatial_dims=2, in_channels=1).channels == (12,)
+    assert card_of("adapter:5").channels == (5,)
+
+
+def test_plugin_that_cannot_be_imported_is_named_and_others_go_on(site: Site) -> None:
+    site.add("bad-net", encoders={"bad": "bad_net:build"}, code="import module_that_is_nowhere\n")
+
+    with pytest.raises(PluginError, match=r"(?s)bad of bad-net 1.0.*module_that_is_nowhere"):
+        build("bad", spatial_dims=2, in_channels=1)
+    assert build("resnet18", spatial_dims=2, in_channels=1).in_channels == 1
+
+
+def test_broken_card_is_named(site: Site) -> None:
+    site.add("card-net", encoders={"carded": "card_net:build"}, cards="carded: {chanels: [1]}\n")
+
+    assert "chanels" in (listed("carded").error or "")
+    with pytest.raises(PluginError, match="(?s)card-net.*chanels"):
+        build("carded", spatial_dims=2, in_channels=1)
+
+
+def test_clash_names_both_distributions(site: Site) -> None:
+    site.add("clash-one", encoders={"clash": "clash_one:build"})
+    site.add("clash-two", encoders={"clash": "clash_two:build"})
+
+    assert "clash-one 1.0 and clash-two 1.0" in (listed("clash").error or "")
+    with pytest.raises(PluginError, match="clash-one 1.0 and clash-two 1.0"):
+        build("clash", spatial_dims=2, in_channels=1)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [("build_anything", r"takes \*\*kwargs"), ("build_nothing", "NoneType"), ("absent", "absent")],
+)
+def test_build_outside_the_contract_is_refused(site: Site, function: str, words: str) -> None:
+    name = function.replace("_", "-") + "-net"
+    site.add(name, encoders={"odd": f"{name.replace('-', '_')}:{function}"})
+
+    with pytest.raises(PluginError, match=words):
+        build("odd", spatial_dims=2, in_channels=1)
+
+
+@pytest.mark.parametrize("value", ["1", "all", "off-net", "OFF_NET", "offed"])
+def test_plugins_can_be_disabled(site: Site, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    site.add("off-net", encoders={"offed": "off_net:build"})
+    assert listed("offed").distribution == "off-net"
+
+    monkeypatch.setenv("MEDXFER_DISABLE_PLUGINS", value)
+
+    names = [listing.id for listing in list_encoders()]
+    assert "offed" not in names
+    assert "resnet18" in names
+    with pytest.raises(PluginError, match="MEDXFER_DISABLE_PLUGINS is set"):
+        build("offed", spatial_dims=2, in_channels=1)
+
+
+def test_unknown_encoder_names_the_nearest() -> None:
+    with pytest.raises(PluginError, match="did you mean resnet18"):
+        build("resnt18", spatial_dims=2, in_channels=1)
+
+
+def test_known_but_absent_encoder_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDXFER_DISABLE_PLUGINS", "all")
+
+    with pytest.raises(PluginError, match="pip install medxfer-efficientnet-lite"):
+        build("efficientnet_lite0", spatial_dims=2, in_channels=1)
+
+
+def test_dimensions_and_options_are_checked_against_the_card(site: Site) -> None:
+    site.add("opt-net", encoders={"opt": "opt_net:build"}, cards=CARD.format(name="opt"))
+
+    with pytest.raises(PluginError, match="(?s)asked for in 3D.*2D"):
+        build("opt", spatial_dims=3, in_channels=1)
+    with pytest.raises(PluginError, match="unknown option `depth`"):
+        build("resnet18", spatial_dims=2, in_channels=1, options={"depth": 3})
+
+
+def test_name_behind_a_colon_is_for_adapters_only() -> None:
+    with pytest.raises(PluginError, match="takes no further name"):
+        build("resnet18:large", spatial_dims=2, in_channels=1)
+
+
+def test_build_depends_on_the_seed_and_keeps_the_random_state() -> None:
+    torch.manual_seed(3)
+    random.seed(3)
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+
+    first = build("resnet18", spatial_dims=2, in_channels=1).state_dict()
+
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1] == random.getstate()
+    assert np.array_equal(states[2], np.random.get_state()[1])
+    again = build("resnet18", spatial_dims=2, in_channels=1).state_dict()
+    torch.manual_seed(4)
+    other = build("resnet18", spatial_dims=2, in_channels=1).state_dict()
+    assert torch.equal(first["stages.0.conv1.weight"], again["stages.0.conv1.weight"])
+    assert not torch.equal(first["stages.0.conv1.weight"], other["stages.0.conv1.weight"])
+
+
+def test_listing_again_is_free() -> None:
+    list_encoders()
+    before = time.perf_counter()
+
+    list_encoders()
+
+    assert time.perf_counter() - before < 0.01

@@ -1,0 +1,128 @@
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from medxfer.cli import medxfer
+from medxfer.methods.compare import compare_runs
+from medxfer.run_folder import RunFolder
+from medxfer.trained import evaluate_on, open_run
+
+WANTED = (
+    "run.json config.yaml split.csv receipt.json history.csv scores.json figures.json cases.json report.html "
+    "model_card.md log.txt predictions/val.csv predictions/test.csv checkpoints/last.pt checkpoints/previous.pt "
+    "checkpoints/best.pt bundle/configs/inference.yaml bundle/configs/metadata.json bundle/models/model.pt2 "
+    "bundle/models/model.safetensors"
+).split()
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_run_folder_holds_everything_that_was_decided(finished_run: RunFolder) -> None:
+    missing = [name for name in WANTED if not (finished_run.root / name).exists()]
+
+    assert not missing
+    assert finished_run.read("run.json")["status"] == "done"
+    assert list((finished_run.root / "tensorboard").iterdir())
+    assert not list(finished_run.root.rglob("*.tmp-*"))
+
+
+def test_no_patient_is_in_two_splits(finished_run: RunFolder) -> None:
+    sides: dict[str, set[str]] = {}
+    for row in finished_run.read("split.csv"):
+        sides.setdefault(row["patient"], set()).add(row["split"])
+
+    assert len(sides) > 50
+    assert all(len(splits) == 1 for splits in sides.values())
+
+
+def test_every_encoder_parameter_came_from_the_file(finished_run: RunFolder) -> None:
+    assert finished_run.read("receipt.json")["coverage"] == 1.0
+
+
+def test_history_has_a_row_an_epoch_and_one_best_at_least(finished_run: RunFolder) -> None:
+    history = finished_run.read("history.csv")
+
+    assert [row["phase"] for row in history] == ["probe", "probe", "probe", "finetune"]
+    assert any(row["best"] == "1" for row in history)
+
+
+def test_predict_says_what_the_run_said_of_its_test_cases(finished_run: RunFolder) -> None:
+    known = finished_run.read("predictions/test.csv")
+
+    said = open_run(finished_run.root).predict([row["file"] for row in known])
+
+    for before, now in zip(known, said, strict=True):
+        assert float(now["p_pneumonia"]) == pytest.approx(float(before["p_pneumonia"]), abs=2e-6)
+        assert now["predicted"] == before["predicted"]
+
+
+def test_exported_bundle_opened_by_medxfer_says_the_same(finished_run: RunFolder) -> None:
+    known = finished_run.read("predictions/test.csv")
+
+    said = open_run(finished_run.root / "bundle").predict([row["file"] for row in known])
+
+    np.testing.assert_allclose(
+        [float(row["p_pneumonia"]) for row in said], [float(row["p_pneumonia"]) for row in known], atol=2e-6
+    )
+
+
+def test_bad_file_is_reported_on_its_line_and_the_others_go_on(finished_run: RunFolder, tmp_path: Path) -> None:
+    good = finished_run.read("predictions/test.csv")[0]["file"]
+    empty = tmp_path / "empty.dcm"
+    empty.touch()
+    picture = tmp_path / "grey.png"
+    Image.fromarray((np.random.default_rng(0).random((80, 90)) * 255).astype(np.uint8)).save(picture)
+    out = tmp_path / "out.csv"
+
+    arguments = ["predict", str(finished_run.root), good, str(empty), str(picture), "-o", str(out), "--quiet"]
+    result = CliRunner().invoke(medxfer, arguments, standalone_mode=False)
+
+    rows = rows_of(out.read_text())
+    assert result.return_value == 4
+    assert [row["status"] for row in rows] == ["ok", "refused", rows[2]["status"]]
+    assert rows[1]["reason"]
+    assert rows[1]["p_pneumonia"] == ""
+    assert 0 <= float(rows[2]["p_pneumonia"]) <= 1
+
+
+def test_evaluate_on_the_training_data_again_finds_the_same_test_scores(finished_run: RunFolder, xrays: Path) -> None:
+    scores = evaluate_on(finished_run.root, xrays)
+
+    assert scores["all"]["auroc"]["n"] == 120
+    assert scores["all"]["auroc"]["patients"] == len({row["patient"] for row in finished_run.read("split.csv")})
+
+
+def test_run_compared_with_itself_differs_by_nothing(finished_run: RunFolder) -> None:
+    rows = compare_runs([finished_run.root, finished_run.root])
+
+    differences = [row["difference"] for row in rows if "difference" in row]
+    assert differences
+    assert all(value == 0 for value in differences)
+
+
+def test_report_is_drawn_again_from_the_folder_alone(finished_run: RunFolder) -> None:
+    before = (finished_run.root / "report.html").read_text()
+
+    result = CliRunner().invoke(medxfer, ["report", str(finished_run.root)], catch_exceptions=False)
+
+    assert result.exit_code == 0
+    assert len((finished_run.root / "report.html").read_text()) == pytest.approx(len(before), rel=0.05)
+
+
+def test_scores_are_plain_json_with_intervals(finished_run: RunFolder) -> None:
+    scores = json.loads((finished_run.root / "scores.json").read_text())
+
+    for split in ("val", "test"):
+        auroc = scores[split]["auroc"]
+        assert auroc["low"] <= auroc["value"] <= auroc["high"]
+    assert scores["threshold"]["from"] == "val, youden"
+    assert scores["temperature"] > 0
+    assert scores["baseline"]["test"]["auroc"]["value"] == 0.5

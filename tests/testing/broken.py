@@ -1,0 +1,167 @@
+"""Encoders with one fault each, named by it; the kit must find every one of them."""
+
+# ruff: noqa: ARG002  # as_map takes what the contract hands it
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from medxfer.plugin import Encoder, Normalise
+
+
+class Sound(Encoder):
+    """Three small stages without any fault."""
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__()
+        self.spatial_dims, self.in_channels = 2, in_channels
+        self.channels = (8, 16, 32)
+        self.strides = ((2, 2), (4, 4), (8, 8))
+        self.normalise = Normalise([0.5] * in_channels, [0.25] * in_channels)
+        self.stages = nn.ModuleList([stage(in_channels, 8), stage(8, 16), stage(16, 32)])
+
+
+def stage(inputs: int, outputs: int) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, 2, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class FewStrides(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.strides = self.strides[:2]
+
+
+class ExtraParameter(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.stages[0].append(nn.Conv2d(8, 8, 1))
+
+
+class LostParameter(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward_features(self, x: Tensor, start: int = 0, stop: int | None = None) -> list[Tensor]:
+        return [state * self.scale for state in super().forward_features(x, start, stop)]
+
+
+class WrongChannels(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.channels = (8, 17, 32)
+
+
+class WrongStride(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.stages[1][0].stride = (2, 1)
+
+
+class FixedSize(Sound):
+    def as_map(self, index: int, state: Tensor, size: tuple[int, ...]) -> Tensor:
+        return state.flatten(2).unflatten(2, (size[0] // (2 << index), size[1] // (2 << index)))
+
+
+class AlwaysThreeChannels(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(3)
+        self.in_channels = in_channels
+
+
+class ReadsTheImage(Sound):
+    """Its last stage reads something besides its input."""
+
+    def forward_features(self, x: Tensor, start: int = 0, stop: int | None = None) -> list[Tensor]:
+        states = super().forward_features(x, start, stop)
+        if len(states) > 2:
+            states[2] = states[2] + x.mean()
+        return states
+
+
+class MovesBatchNorm(Sound):
+    def forward(self, x: Tensor) -> list[Tensor]:
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train()
+        return super().forward(x)
+
+
+class DeadParameter(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.stages[1][0].register_parameter("unused", nn.Parameter(torch.ones(1)))
+
+
+class ReadsNeighbours(Sound):
+    def forward_features(self, x: Tensor, start: int = 0, stop: int | None = None) -> list[Tensor]:
+        return super().forward_features(x - x.mean(0, keepdim=True) if start == 0 else x, start, stop)
+
+
+class DropoutLeftOn(Sound):
+    def as_map(self, index: int, state: Tensor, size: tuple[int, ...]) -> Tensor:
+        return nn.functional.dropout(state, 0.5, training=True)
+
+
+class SeedsByItself(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        import random
+
+        super().__init__(in_channels)
+        with torch.no_grad():
+            self.stages[0][1].weight.fill_(random.random())
+
+
+class NotInHalf(Sound):
+    def as_map(self, index: int, state: Tensor, size: tuple[int, ...]) -> Tensor:
+        return state + 60000.0 * (state.dtype != torch.float32)
+
+
+class ReadsNumbersWhileBuilding(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.rate = torch.linspace(0, 1, 3)[1].item()
+
+
+class SharesMemory(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.stages[2][1].running_var = self.stages[2][1].running_mean
+
+
+class BranchesOnValues(Sound):
+    def as_map(self, index: int, state: Tensor, size: tuple[int, ...]) -> Tensor:
+        return state + 1 if state.mean() > 0 else state
+
+
+class ForgetsToNormalise(Sound):
+    def forward_features(self, x: Tensor, start: int = 0, stop: int | None = None) -> list[Tensor]:
+        states: list[Tensor] = []
+        for part in list(self.stages)[start:stop]:
+            x = part(x)
+            states.append(x)
+        return states
+
+
+FAULTS = {
+    "check_attributes": (FewStrides, "`strides` has 2 entries, `stages` 3"),
+    "check_card": (ExtraParameter, "parameters in 2D, built network has"),
+    "check_stages_own_everything": (LostParameter, "`scale` is in no stage"),
+    "check_maps": (WrongChannels, "stage 1 gives 16 channels, claims 17"),
+    "check_strides": (WrongStride, "stage 1 divides axis 1 by 2, claims 4"),
+    "check_odd_sizes": (FixedSize, r"fails at \(71, 71\)"),
+    "check_in_channels": (AlwaysThreeChannels, "`normalise` makes 3 channels of 1"),
+    "check_chain": (ReadsTheImage, "stage 2 differs"),
+    "check_freezing": (MovesBatchNorm, "running_mean` moved while frozen"),
+    "check_gradients": (DeadParameter, "`stages.1.0.unused` gets no gradient"),
+    "check_batch_independence": (ReadsNeighbours, "stage 0 differs by .* with its neighbours"),
+    "check_determinism": (DropoutLeftOn, "dropout left on"),
+    "check_build_seed": (SeedsByItself, "`stages.0.1.weight` differs between two builds"),
+    "check_bf16": (NotInHalf, "under bf16"),
+    "check_meta_device": (ReadsNumbersWhileBuilding, "meta device"),
+    "check_safetensors": (SharesMemory, "safetensors refuses"),
+    "check_export": (BranchesOnValues, "torch.export fails"),
+    "check_normalisation": (ForgetsToNormalise, "another mean changes nothing"),
+}
