@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Before torch is imported: two workers with a pool of threads each are slower than two with one,
@@ -34,6 +35,10 @@ def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_refuse_network)
+
+# No deadline: a busy machine is no defect. The same examples every time: what passed once passes again.
+hypothesis.settings.register_profile("medxfer", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("medxfer")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -40,10 +40,16 @@ def explained(path: Path) -> Iterator[None]:
             raise RunError(str(path), "no space left on the device", "room for the file", todo) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             todo = "change the folder's permissions, or name another one with --out or MEDXFER_HOME"
-            raise RunError(str(path), f"cannot write here: {error.strerror}", "a writable folder", todo) from error
+            raise RunError(
+                str(path), f"cannot write here: {error.strerror}", "a writable folder", todo
+            ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise RunError(str(path), f"{error.strerror}", "a folder", "name another folder with --out") from error
-        raise RunError(str(path), f"{error.strerror or error}", "a readable and writable disk", "check the disk") from error
+            raise RunError(
+                str(path), f"{error.strerror}", "a folder", "name another folder with --out"
+            ) from error
+        raise RunError(
+            str(path), f"{error.strerror or error}", "a readable and writable disk", "check the disk"
+        ) from error
 
 
 def write_atomic(path: Path, content: str | bytes | Callable[[Path], None]) -> Path:
@@ -132,7 +138,9 @@ def locked(path: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             todo = "wait for it to end, or stop it; then run the same command again"
-            raise RunError(str(path.parent), f"in use by {holder}", "one process a run folder", todo) from None
+            raise RunError(
+                str(path.parent), f"in use by {holder}", "one process a run folder", todo
+            ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -8,11 +8,12 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from . import surroundings
-from .bundle.components import build
+from .bundle.components import build, check_components
 from .bundle.parser import load_bundle, to_yaml
 from .bundle.schema import Bundle
 from .data import presets, sources
@@ -33,10 +34,10 @@ from .reports.model_card import write_model_card
 from .reports.pictures import save_pictures
 from .run_folder import RunFolder
 from .tasks.base import Predictions, Task
+from .trained import Trained, predict_rows
 from .training.distributed import World, world_of_environment
 from .training.phases import Setup, train_phases
 from .training.precision import Precision, choose_precision
-from .trained import Trained, predict_rows
 
 PICTURES = 6  # best and worst cases shown in the report, of each
 
@@ -113,15 +114,14 @@ def _prepare(
 ) -> tuple[Setup, Facts]:
     """From the bundle to a network that is ready to train, each decision written down before the next."""
     facts = Facts(started=time.monotonic())
+    check_components(bundle)
     task: Task = build(bundle.task, kind="task", trusted=bundle.trusted)
     bundle = presets.fill_in(bundle)
     root = sources.folder_of(bundle.data.source, say)
     found = find_cases(bundle.data, root)
-    steps = presets.steps_of(bundle.images, bundle.encoder.in_channels)
-    arrays = cache_arrays(
-        found.cases, steps, bundle.images.store, say, on_bad_image=bundle.data.on_bad_image
-    )
-    splits = _split(bundle, found, arrays, task, request.split_file)
+    steps = presets.steps_of(bundle.images, bundle.encoder.in_channels, trusted=bundle.trusted)
+    arrays = cache_arrays(found.cases, steps, bundle.images.store, say, on_bad_image=bundle.data.on_bad_image)
+    splits = _split(bundle, arrays, task, request.split_file)
     facts.seconds["read"] = facts.lap()
     torch.manual_seed(bundle.seed)
     encoder, receipt = create_encoder(bundle.encoder)
@@ -131,14 +131,19 @@ def _prepare(
     task.prepare(targets[list(splits["train"])])
     chosen = choose_precision(
         network,
-        arrays.batch(list(splits["train"])[:16]).to(device),
+        arrays.batch(list(splits["train"])[:8]).to(device),
         precision=bundle.training.precision,
         memory_format=bundle.training.memory_format,
         backward=any(phase.train != "head" for phase in bundle.phases),
     )
     chosen = world.agree(chosen)
+    statistics: Literal["keep", "update"] = "update" if bundle.encoder.weights == "none" else "keep"
     bundle = dataclasses.replace(
         bundle,
+        phases=tuple(
+            dataclasses.replace(phase, statistics=statistics) if phase.statistics == "auto" else phase
+            for phase in bundle.phases
+        ),
         training=dataclasses.replace(
             bundle.training, precision=chosen.precision, memory_format=chosen.memory_format
         ),
@@ -154,11 +159,12 @@ def _prepare(
             data=_describe_data(bundle, found, arrays, splits, task),
             refused=[dataclasses.asdict(one) for one in arrays.refused],
         )  # fmt: skip
+        surroundings.seal_config(folder)
     say(receipt.table())
     facts.seconds["prepare"] = facts.lap()
     precision = Precision(chosen.precision, chosen.memory_format, device)
     precision.place(network)
-    augment = Augment(bundle.images.augment) if bundle.images.augment else None
+    augment = Augment(bundle.images.augment, trusted=bundle.trusted) if bundle.images.augment else None
     setup = Setup(
         network=network, task=task, bundle=bundle, arrays=arrays, targets=targets, splits=splits, augment=augment,
         precision=precision, device=device, world=world, folder=folder, say=say,
@@ -166,7 +172,7 @@ def _prepare(
     return setup, facts
 
 
-def _split(bundle: Bundle, found: Found, arrays: Arrays, task: Task, split_file: Path | None) -> Splits:
+def _split(bundle: Bundle, arrays: Arrays, task: Task, split_file: Path | None) -> Splits:
     """Patients and duplicates apart; a given manifest first."""
     cases = list(arrays.cases)
     if split_file is not None:
@@ -206,7 +212,9 @@ def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
         return
     folder, task = setup.folder, setup.task
     predictions: dict[str, Predictions] = {
-        name: predict_rows(setup.network, task, setup.batches(setup.splits[name], 64), setup.arrays, say, name)
+        name: predict_rows(
+            setup.network, task, setup.batches(setup.splits[name], 64), setup.arrays, say, name
+        )
         for name in ("val", "test")
     }
     calibration = task.calibrate(predictions["val"], setup.bundle.training.threshold)
@@ -222,7 +230,9 @@ def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
         bundle=setup.bundle,
         task=task,
         network=setup.network,
-        steps=presets.steps_of(setup.bundle.images, setup.bundle.encoder.in_channels),
+        steps=presets.steps_of(
+            setup.bundle.images, setup.bundle.encoder.in_channels, trusted=setup.bundle.trusted
+        ),
         calibration=calibration,
     )
     export_run(folder, trained)
@@ -238,7 +248,8 @@ def _draw_cases(setup: Setup, test: Predictions, calibration: dict[str, object])
     rows = [setup.splits["test"][one.index] for one in chosen]
     images = setup.arrays.batch(rows)
     cams = [
-        grad_cam(setup.network, images[i : i + 1].to(setup.device), one.target)[0] for i, one in enumerate(chosen)
+        grad_cam(setup.network, images[i : i + 1].to(setup.device), one.target)[0]
+        for i, one in enumerate(chosen)
     ]
     save_pictures(setup.folder, [(test.ids[one.index], one) for one in chosen], images.numpy(), cams)
 

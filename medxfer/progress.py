@@ -14,7 +14,8 @@ from typing import Protocol
 class Advance(Protocol):
     """Called as work goes on; `note` is short text such as `loss 0.31`."""
 
-    def __call__(self, steps: int = 1, note: str = "") -> None: ...
+    def __call__(self, steps: int = 1, note: str = "") -> None:
+        """So many steps are done."""
 
 
 class Progress:
@@ -92,7 +93,9 @@ class Progress:
                 said = now
                 left = (now - start) / done * (total - done)
                 rate = done / (now - start)
-                self(f"{title}: {done} of {total}, {rate:.1f}/s, {left:.0f} s left{', ' + note if note else ''}")
+                self(
+                    f"{title}: {done} of {total}, {rate:.1f}/s, {left:.0f} s left{', ' + note if note else ''}"
+                )
 
         yield advance
         self._finished(title, done, start)

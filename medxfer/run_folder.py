@@ -76,7 +76,9 @@ class RunFolder:
             DataError: The folder is absent or is not a run; what is missing is named.
         """
         if not root.is_dir():
-            raise DataError(str(root), "no such folder", "a run folder", "name the folder that `medxfer run` printed")
+            raise DataError(
+                str(root), "no such folder", "a run folder", "name the folder that `medxfer run` printed"
+            )
         for name in ("run.json", "config.yaml"):
             if not (root / name).is_file():
                 todo = "name the folder that `medxfer run` printed"
@@ -117,7 +119,9 @@ class RunFolder:
             todo = f"finish the run first: medxfer run --resume {self.root}"
             raise DataError(str(path), "no such file", "a finished run", todo) from None
         except ValueError as error:
-            raise DataError(str(path), f"not readable: {error}", "the file as it was written", "run again") from error
+            raise DataError(
+                str(path), f"not readable: {error}", "the file as it was written", "run again"
+            ) from error
         return text
 
     def update(self, **values: object) -> dict[str, Any]:

@@ -39,7 +39,9 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         index = device.index if device.index is not None else local_rank
         if index >= count:
             todo = "leave --device out, or use --device cpu"
-            raise ConfigError("--device", f"{name} asked for, {count} CUDA devices here", "a device that is here", todo)
+            raise ConfigError(
+                "--device", f"{name} asked for, {count} CUDA devices here", "a device that is here", todo
+            )
         return torch.device("cuda", index)
     if device.type != "cpu":
         raise ConfigError("--device", name, "auto, cpu, cuda or cuda:N", "name one of them")
@@ -80,7 +82,9 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe_run(bundle: Bundle, command: Sequence[str], device: torch.device, processes: int) -> dict[str, Any]:
+def describe_run(
+    bundle: Bundle, command: Sequence[str], device: torch.device, processes: int
+) -> dict[str, Any]:
     """The first content of run.json."""
     return {
         "medxfer": __version__,
@@ -119,8 +123,12 @@ def refuse_changes(folder: RunFolder, *, accept_changes: bool, say: Progress) ->
     if not changed:
         return
     if not accept_changes:
-        todo = "bring the old state back, or go on with --accept-changes: the result is then not bit-identical"
-        raise RunError(str(folder.root), "changed since the run began: " + ", ".join(changed), "no change", todo)
+        todo = (
+            "bring the old state back, or go on with --accept-changes: the result is then not bit-identical"
+        )
+        raise RunError(
+            str(folder.root), "changed since the run began: " + ", ".join(changed), "no change", todo
+        )
     folder.update(accepted_changes=changed)
     say.warn("going on although changed since the run began: " + ", ".join(changed))
 

@@ -105,7 +105,7 @@ class Trained:
                 notes[number] = ("refused", "; ".join(part for part in (error.seen, error.todo) if part))
         said = self._rows_of([files[number] for number in images], list(images.values()))
         rows: list[dict[str, object]] = []
-        empty = {name: "" for name in self._columns()}
+        empty = dict.fromkeys(self._columns(), "")
         for number, file in enumerate(files):
             status, reason = notes[number]
             row = dict(said.pop(0)) if number in images else {**empty, "file": str(file)}
@@ -155,7 +155,9 @@ def open_run(path: Path | str) -> Trained:
         weights = load(folder.path("checkpoints/best.pt"))
     bundle = load_bundle(config)
     task: Task = build(bundle.task, kind="task", trusted=False)
-    own = {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+    own = {
+        name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")
+    }
     encoder = rebuild_encoder(bundle.encoder, own)
     network = Network(encoder, task.head(encoder))
     _load_exactly(network, weights, root)
@@ -183,7 +185,9 @@ def evaluate_on(run: Path | str, data: Path, *, part: str = "all", say: Progress
     found = find_cases(spec, existing_folder(data))
     cases = [case for case in found.cases if part == "all" or case.split == part]
     if not cases:
-        raise DataError(str(data), f"no case in the part `{part}`", "data that bring this part", "use --part all")
+        raise DataError(
+            str(data), f"no case in the part `{part}`", "data that bring this part", "use --part all"
+        )
     arrays = cache_arrays(
         cases, trained.steps, trained.bundle.images.store, say, on_bad_image=spec.on_bad_image
     )
@@ -210,7 +214,9 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(str(path), f"not readable: {error}", "the file as exported", "export it again") from error
+        raise DataError(
+            str(path), f"not readable: {error}", "the file as exported", "export it again"
+        ) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -220,15 +226,21 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(str(path), f"not readable: {error}", "the file as exported", "export it again") from error
+        raise WeightsError(
+            str(path), f"not readable: {error}", "the file as exported", "export it again"
+        ) from error
 
 
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
         files = files_in(path)
         if not files:
-            raise DataError(str(path), "an empty folder", "image files", "name the folder that holds the images")
+            raise DataError(
+                str(path), "an empty folder", "image files", "name the folder that holds the images"
+            )
         return files
     if not path.exists():
-        raise DataError(str(path), "no such file or folder", "image files or folders of them", "check the path")
+        raise DataError(
+            str(path), "no such file or folder", "image files or folders of them", "check the path"
+        )
     return [path]

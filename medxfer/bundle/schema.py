@@ -104,6 +104,9 @@ class PhaseSpec:
     epochs: int
     k: int = 1  # stages, for `last_k`
     layer_decay: float = 1.0  # rate of a stage / rate of the next
+    # Batch-norm statistics of trained stages: `keep` those of the weights, `update` them, or `auto`: keep where weights
+    # were loaded. A batch of 32 estimates them badly, and a head probed on the old ones would start again.
+    statistics: Literal["auto", "keep", "update"] = "auto"
     views: int = 1  # `head` only: augmented views of each image whose features are cached
     batch: int | None = None
     clip_norm: float | None = None

@@ -20,7 +20,7 @@ from . import after, create, look, run
 @click.version_option(__version__, prog_name="medxfer")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def medxfer(debug: bool) -> None:
-    """Transfer learning in medical imaging: from a folder of images to a measured, explained, portable model.
+    r"""Transfer learning in medical imaging: from a folder of images to a measured, explained, portable model.
 
     \b
     medxfer run bundles/pneumonia_cls                the main job, on built-in synthetic data
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"a defect of medxfer\n  seen:     {text}\n  do:       {todo}", 1)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> Any:
+def _interrupt(_number: int, _frame: FrameType | None) -> Any:
     """SIGTERM and SIGHUP end a run as Ctrl-C does: resumable, exit code 130."""
     raise KeyboardInterrupt
 

@@ -14,13 +14,12 @@ from . import options
 @click.command()
 @click.argument("run", type=options.FOLDER)
 @click.argument("files", nargs=-1, required=True, type=options.FOLDER)
-@click.option("--out", "-o", type=options.FOLDER, metavar="FILE.csv", help="Write the table here; default stdout.")
+@click.option(
+    "--out", "-o", type=options.FOLDER, metavar="FILE.csv", help="Write the table here; default stdout."
+)
 @options.as_json
 @options.quiet
-@click.pass_context
-def predict(
-    context: click.Context, run: Path, files: tuple[Path, ...], out: Path | None, as_json: bool, quiet: bool
-) -> int:
+def predict(run: Path, files: tuple[Path, ...], out: Path | None, as_json: bool, quiet: bool) -> int:
     """Probabilities and decisions for FILES (or folders) by RUN: a run folder or an exported bundle.
 
     A bad file is reported on its line and does not stop the others (exit code 4; 3 when none could be read).
@@ -86,13 +85,14 @@ def compare(runs: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("run", "score", "value", "minus the first (95 % interval)", "cases")
     for row in rows:
-        table.add_row(str(row["run"]), str(row["score"]), _number(row["value"]), _difference(row), str(row["n"]))
-    Console(width=None if click.get_text_stream("stdout").isatty() else 120, highlight=False).print(table)
+        table.add_row(
+            str(row["run"]), str(row["score"]), _number(row["value"]), _difference(row), str(row["n"])
+        )
+    options.print_table(table)
 
 
 def _number(value: Any) -> str:
@@ -109,7 +109,9 @@ def _difference(row: dict[str, Any]) -> str:
 @click.argument("run", type=options.FOLDER)
 @click.option("--to", "form", required=True, type=click.Choice(["bundle", "pt2", "onnx", "torchscript"]),
               help="bundle: a MONAI bundle; the others: one file.")  # fmt: skip
-@click.option("--out", "-o", type=options.FOLDER, metavar="PATH", help="Where to; default beside the run's files.")
+@click.option(
+    "--out", "-o", type=options.FOLDER, metavar="PATH", help="Where to; default beside the run's files."
+)
 def export(run: Path, form: str, out: Path | None) -> None:
     """Write the model of RUN for other programs."""
     from ..export.trained_export import export_trained

@@ -11,7 +11,9 @@ from . import options
 
 @click.command()
 @click.argument("folder", type=options.FOLDER, metavar="DIR")
-@click.option("--data", required=True, type=options.FOLDER, metavar="PATH", help="Folder of images to look at.")
+@click.option(
+    "--data", required=True, type=options.FOLDER, metavar="PATH", help="Folder of images to look at."
+)
 @click.option("--task", type=click.Choice(["classification"]), default="classification", show_default=True,
               help="Kind of question.")  # fmt: skip
 @click.option("--modality", type=click.Choice(["xray"]), default="xray", show_default=True,

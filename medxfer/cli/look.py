@@ -8,33 +8,90 @@ from typing import Any
 
 import click
 
+from ..cards import EncoderCard
+from ..encoders.registry import Listing
 from . import options
 
 
 @click.command()
+@click.argument("name", required=False)
 @click.option("--dims", type=click.Choice(["2", "3"]), help="Only encoders for pictures (2) or volumes (3).")
 @click.option("--modality", help="Only encoders whose card names it, e.g. xray.")
 @options.as_json
-def encoders(dims: str | None, modality: str | None, as_json: bool) -> None:
-    """List the encoders that are installed, with their weights."""
-    from ..encoders.registry import list_encoders
+def encoders(name: str | None, dims: str | None, modality: str | None, as_json: bool) -> None:
+    """List the encoders that are installed, with their weights; with NAME, that one alone."""
+    from ..encoders.registry import card_of, list_encoders
 
-    listings = [one for one in list_encoders() if _matches(one, dims, modality)]
+    if name is not None:
+        card_of(name)  # refuses an unknown name with the nearest ones
+    listings = [
+        one for one in list_encoders() if name in (None, one.id) and _matches(one.card, dims, modality)
+    ]
     if as_json:
-        click.echo(json.dumps([one.to_json() for one in listings], indent=1))
+        click.echo(json.dumps([row for one in listings for row in _rows_of(one)], indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table("encoder", "dims", "parameters", "weights", "licence", "size", "here", "from")
-    for one in listings:
-        for row in one.rows():
-            table.add_row(*row)
-    Console(width=None if click.get_text_stream("stdout").isatty() else 120, highlight=False).print(table)
+    table = Table("encoder", "dims", "parameters", "weights", "trained on", "licence", "size", "here", "from")
+    for row in (row for one in listings for row in _rows_of(one)):
+        here = "" if row["here"] is None else "yes" if row["here"] else "no"
+        size = f"{row['size_bytes'] / 1e6:.0f} MB" if row["size_bytes"] else ""
+        parameters = ", ".join(f"{count / 1e6:.1f} M" for count in row["parameters"].values())
+        told = row["error"] or row["trained_on"] or ""
+        dims_text = ", ".join(row["parameters"])
+        table.add_row(
+            row["encoder"],
+            dims_text,
+            parameters,
+            row["weights"],
+            told,
+            row["licence"],
+            size,
+            here,
+            row["from"],
+        )
+    options.print_table(table)
 
 
-def _matches(listing: Any, dims: str | None, modality: str | None) -> bool:
+def _rows_of(listing: Listing) -> list[dict[str, Any]]:
+    """A row for each weights tag, or one without weights."""
+    from ..encoders.weights import locate
+
     card = listing.card
+    base: dict[str, Any] = {
+        "encoder": listing.id,
+        "from": listing.brought_by,
+        "error": listing.error,
+        "parameters": {str(dims): count for dims, count in card.parameters.items()} if card else {},
+        "modalities": list(card.modalities) if card else [],
+        "citation": card.citation if card else None,
+        "weights": "none",
+        "licence": card.licence if card else "",
+        "size_bytes": None,
+        "source": None,
+        "sha256": None,
+        "trained_on": None,
+        "here": None,
+    }
+    if card is None or not card.weights:
+        return [base]
+    return [
+        {
+            **base,
+            "weights": one.tag,
+            "licence": one.licence,
+            "size_bytes": one.size_bytes,
+            "source": one.source,
+            "sha256": one.sha256,
+            "trained_on": one.trained_on,
+            "citation": one.citation,
+            "here": locate(one) is not None,
+        }
+        for one in card.weights
+    ]
+
+
+def _matches(card: EncoderCard | None, dims: str | None, modality: str | None) -> bool:
     if card is None:
         return dims is None and modality is None
     if dims is not None and int(dims) not in card.spatial_dims:

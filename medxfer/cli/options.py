@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:  # rich.table costs as much as the whole of --help
+    from rich.table import Table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,3 +28,11 @@ trust = click.option(
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. phases.1.epochs=5."
 )
+
+
+def print_table(table: Table) -> None:
+    """Print to stdout: as wide as the terminal, 120 columns into a pipe."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 120
+    Console(width=width, highlight=False).print(table)

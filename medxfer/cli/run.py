@@ -18,13 +18,21 @@ SHOWN = ("auroc", "average_precision", "balanced_accuracy", "sensitivity", "spec
 @click.argument("bundle", required=False, type=options.FOLDER)
 @options.data
 @options.overrides
-@click.option("--weights", metavar="FILE", help="Start from this weights file, or from a tag of the encoder's card.")
-@click.option("--split", "split_file", type=options.FOLDER, metavar="FILE", help="Split as in a run's split.csv.")
+@click.option(
+    "--weights", metavar="FILE", help="Start from this weights file, or from a tag of the encoder's card."
+)
+@click.option(
+    "--split", "split_file", type=options.FOLDER, metavar="FILE", help="Split as in a run's split.csv."
+)
 @click.option("--out", type=options.FOLDER, metavar="DIR", help="Run folder; default runs/NAME-DATE-TIME.")
 @click.option("--resume", type=options.FOLDER, metavar="RUN", help="Go on with an interrupted run.")
-@click.option("--accept-changes", is_flag=True, help="With --resume: go on although versions or settings changed.")
+@click.option(
+    "--accept-changes", is_flag=True, help="With --resume: go on although versions or settings changed."
+)
 @options.device
-@click.option("--print-config", is_flag=True, help="Print the whole configuration, defaults filled in, and stop.")
+@click.option(
+    "--print-config", is_flag=True, help="Print the whole configuration, defaults filled in, and stop."
+)
 @options.trust
 @options.quiet
 def run(
@@ -43,7 +51,9 @@ def run(
 ) -> None:
     """Train and measure what BUNDLE describes: a bundle folder or a YAML file."""
     if (bundle is None) == (resume is None):
-        raise ConfigError("medxfer run", "no BUNDLE" if bundle is None else "BUNDLE and --resume", "one of them", "")
+        raise ConfigError(
+            "medxfer run", "no BUNDLE" if bundle is None else "BUNDLE and --resume", "one of them", ""
+        )
     given = any((data, overrides, weights, split_file, out, print_config, trust))
     if resume is not None and given:
         accepted = "--accept-changes, --device and --quiet"
@@ -78,13 +88,11 @@ def run(
 
 def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
     """Scores with intervals on stdout, the baseline beside them, alarms first."""
-    from rich.console import Console
     from rich.table import Table
 
     for alarm in scores.get("alarms", []):
         click.echo(f"ALARM: {alarm}")
     kind = "SYNTHETIC data" if about["data"]["kind"] == "synthetic" else about["data"]["source"]
-    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
     table = Table(title=f"{about['bundle']} on {kind}", title_justify="left")
     table.add_column("score")
     for name in ("test", "val"):
@@ -95,9 +103,11 @@ def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
         base = scores["baseline"].get("test", {}).get(name)
         cells = [_interval(scores[split][name]) for split in ("test", "val")]
         table.add_row(name, *cells, "" if base is None else _number(base["value"]))
-    console.print(table)
+    options.print_table(table)
     first = scores["test"][shown[0]]
-    click.echo(f"test: {first['n']} images of {first['patients']} patients; the majority class is the trivial baseline")
+    click.echo(
+        f"test: {first['n']} images of {first['patients']} patients; the majority class is the trivial baseline"
+    )
     seconds = about.get("seconds", {})
     if seconds:
         click.echo("time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ def _fill(
     """Read everything into a new entry and move it into place."""
     temporary = entry.with_name(f".{entry.name}.tmp-{os.getpid()}")
     refused: dict[int, Refused] = {}
-    images: np.ndarray | None = None
+    images: np.memmap[Any, Any] | None = None
     with explained(entry):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -146,7 +146,9 @@ def _read(case: Case, steps: tuple[Step, ...], store: str) -> np.ndarray | Refus
     try:
         x = preprocess(read_image(case.images[0]), steps)
     except DataError as error:
-        return Refused(case=case.id, where=error.where, seen=error.seen, accepted=error.accepted, todo=error.todo)
+        return Refused(
+            case=case.id, where=error.where, seen=error.seen, accepted=error.accepted, todo=error.todo
+        )
     if store == "uint8":
         return (x * 255).round().to(torch.uint8).numpy()
     return x.half().numpy()

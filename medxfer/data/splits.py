@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
-
-import numpy as np
 
 from ..bundle.schema import SplitSpec
 from ..errors import DataError
@@ -17,6 +17,7 @@ from .cases import Case
 
 Name = Literal["train", "val", "test"]
 NAMES: tuple[Name, ...] = ("train", "val", "test")
+_ORDER: tuple[str, ...] = NAMES
 
 
 class DuplicateGroups(Protocol):
@@ -95,52 +96,72 @@ def split_by_patient(
     classes = tuple(label_of(case) for case in cases)
     if len(set(classes)) < 2:
         seen = f"one class only: {classes[0]} ({len(classes)} cases)" if classes else "no cases"
-        raise DataError("data", seen, "two classes or more", "add cases of the other class, or correct the labels")
+        raise DataError(
+            "data", seen, "two classes or more", "add cases of the other class, or correct the labels"
+        )
     notes = _leaks(cases, duplicates, accept_leak)
     groups = _groups(cases, duplicates, spec)
     names: list[Name | None] = [case.split for case in cases]
-    random = np.random.default_rng(seed)
     if "test" not in names:
-        _hold_out(names, groups, classes, cases, "test", spec.test, random)
+        _hold_out(names, groups, classes, cases, "test", spec.test, seed)
     else:
         names = [name or "train" for name in names]
     if "val" not in names:
-        _hold_out(names, groups, classes, cases, "val", spec.val, random)
+        _hold_out(names, groups, classes, cases, "val", spec.val, seed)
     final = [name or "train" for name in names]
     _require_classes(final, classes, cases)
-    rows_of = {name: tuple(row for row, given in enumerate(final) if given == name) for name in NAMES}
+    rows_of: dict[str, tuple[int, ...]] = {
+        name: tuple(row for row, given in enumerate(final) if given == name) for name in NAMES
+    }
     return Splits(rows_of=rows_of, cases=tuple(cases), classes=classes, notes=tuple(notes))
 
 
 def _leaks(cases: Sequence[Case], duplicates: DuplicateGroups, accept_leak: str | None) -> list[str]:
-    """Refuse patients and pictures on two sides of a given split; returns notes on what was accepted or seen."""
-    sides: dict[str, set[str]] = defaultdict(set)
-    for case in cases:
-        if case.split is not None:
-            sides[case.patient].add(case.split)
-    shared = sorted(patient for patient, splits in sides.items() if len(splits) > 1)
+    """Refuse patients and pictures on two sides of a given split; returns notes on what was accepted or seen.
+
+    Patients are shown by one of their cases on each side: their ids may be PatientIDs, which no message repeats.
+    """
     found: list[str] = []
-    if shared:
-        splits = sorted({split for patient in shared for split in sides[patient]}, key=NAMES.index)
-        found.append(f"{len(shared)} patients in {' and '.join(splits)}: {_first(shared)}")
-    for kind, groups in (("equal", duplicates.exact), ("nearly equal", duplicates.near)):
+    for what, key_of in (("patients", _patient), ("studies", _study)):
+        sides: dict[str, dict[str, str]] = defaultdict(dict)
+        for case in cases:
+            if case.split is not None and (key := key_of(case)):
+                sides[key].setdefault(case.split, case.id)
+        shared = [given for given in sides.values() if len(given) > 1]
+        if shared and not (what == "studies" and found):  # a patient's studies are told with the patient
+            names = sorted({name for given in shared for name in given}, key=_ORDER.index)
+            which = _first([" and ".join(given.values()) for given in shared])
+            found.append(f"{len(shared)} {what} in {' and '.join(names)}: {which}")
+    kinds = (("equal", duplicates.exact), ("nearly equal", duplicates.near))
+    for kind, groups in kinds:
         crossing = [group for group in groups if len({cases[row].split for row in group} - {None}) > 1]
         if crossing:
-            shown = _first([" = ".join(cases[row].id for row in group) for group in crossing])
-            found.append(f"{len(crossing)} groups of {kind} pictures in two splits: {shown}")
+            which = _first([" = ".join(cases[row].id for row in group) for group in crossing])
+            found.append(f"{len(crossing)} groups of {kind} pictures in two splits: {which}")
     notes = [
         f"{len(groups)} groups of {kind} pictures ({sum(map(len, groups))} files), kept on one side of every split made"
-        for kind, groups in (("equal", duplicates.exact), ("nearly equal", duplicates.near))
+        for kind, groups in kinds
         if groups
     ]
-    both = [g for g in (*duplicates.exact, *duplicates.near) if len({str(cases[row].label) for row in g}) > 1]
-    if both:
-        shown = _first([" = ".join(cases[row].id for row in group) for group in both])
-        notes.append(f"{len(both)} groups of equal or nearly equal pictures have two labels: {shown}")
+    for kind, groups in kinds:
+        both = [group for group in groups if len({str(cases[row].label) for row in group}) > 1]
+        if both:
+            which = _first([" = ".join(cases[row].id for row in group) for group in both])
+            found_or_noted = found if kind == "equal" else notes
+            found_or_noted.append(f"{len(both)} groups of {kind} pictures have two labels: {which}")
     if found and accept_leak is None:
-        todo = "correct the split, list files in data.exclude, or state the reason: --set data.accept_leak='...'"
-        raise DataError("data: the given split leaks", "; ".join(found), "a patient or picture in one split only", todo)
+        accepted = "a patient or picture in one split only and under one label"
+        todo = "correct the data, list files in data.exclude, or state a reason: --set data.accept_leak='...'"
+        raise DataError("data: the same patient or picture twice", "; ".join(found), accepted, todo)
     return [*(f"leak accepted ({accept_leak}): {one}" for one in found), *notes]
+
+
+def _patient(case: Case) -> str | None:
+    return case.patient
+
+
+def _study(case: Case) -> str | None:
+    return case.study
 
 
 def _first(names: Sequence[str], count: int = 5) -> str:
@@ -160,10 +181,12 @@ def _groups(cases: Sequence[Case], duplicates: DuplicateGroups, spec: SplitSpec)
 
     joined: list[Sequence[int]] = [*duplicates.exact, *duplicates.near]
     if spec.by == "patient":
-        by_patient: dict[str, list[int]] = defaultdict(list)
-        for row, case in enumerate(cases):
-            by_patient[case.patient].append(row)
-        joined += list(by_patient.values())
+        for key_of in (_patient, _study):
+            by_key: dict[str, list[int]] = defaultdict(list)
+            for row, case in enumerate(cases):
+                if key := key_of(case):
+                    by_key[key].append(row)
+            joined += list(by_key.values())
     for group in joined:
         for other in group[1:]:
             parent[root(other)] = root(group[0])
@@ -180,28 +203,32 @@ def _hold_out(
     cases: Sequence[Case],
     name: Name,
     share: float,
-    random: np.random.Generator,
+    seed: int,
 ) -> None:
     """Move whole groups to `name`, class by class, until each class has its share there.
 
-    A group counts for its most frequent class; one with a case in another given split stays where it is.
+    A group counts for its rarest class; one with a case in another given split stays where it is. Groups come in
+    the order of a hash of their patient, so that the order of files changes nothing and a new patient moves next
+    to none of the others.
     """
-    free = [group for group in groups if all(names[row] in (None, "train") for row in group)]
+    counts = Counter(classes)
     by_class: dict[str, list[Sequence[int]]] = defaultdict(list)
-    for group in free:
-        by_class[Counter(classes[row] for row in group).most_common(1)[0][0]].append(group)
-    for label in sorted(set(classes)):
-        own = by_class.get(label, [])
-        total = sum(len(group) for group in own)
-        wanted = share * total
+    for group in groups:
+        if all(names[row] in (None, "train") for row in group):
+            by_class[min({classes[row] for row in group}, key=lambda label: (counts[label], label))].append(
+                group
+            )
+    for label in sorted(counts):
+        own = sorted(by_class.get(label, []), key=lambda group: _place(group, cases, seed, name))
         if len(own) < 2:
             patients = len({cases[row].patient for group in own for row in group})
             seen = f"class {label}: {patients} patients left to take {name} from"
-            todo = f"add patients, or give the split yourself (a column `split`, or --split FILE) without {name} cases"
-            raise DataError("data.split", seen, "two patients of each class or more for each split made", todo)
-        taken = 0
-        for index in random.permutation(len(own))[: len(own) - 1]:
-            group = own[int(index)]
+            todo = f"add patients, or give the split yourself (a column `split`, or --split FILE) with {name} cases"
+            raise DataError(
+                "data.split", seen, "two patients of each class or more for each split made", todo
+            )
+        wanted, taken = share * sum(len(group) for group in own), 0
+        for group in own[:-1]:
             if taken and taken + len(group) / 2 > wanted:
                 continue
             for row in group:
@@ -209,6 +236,12 @@ def _hold_out(
             taken += len(group)
             if taken >= wanted:
                 break
+
+
+def _place(group: Sequence[int], cases: Sequence[Case], seed: int, name: Name) -> str:
+    """Where a group stands in the queue for a split."""
+    key = min((cases[row].patient, cases[row].id) for row in group)
+    return hashlib.sha256(json.dumps([seed, name, *key]).encode()).hexdigest()
 
 
 def _require_classes(names: Sequence[str], classes: Sequence[str], cases: Sequence[Case]) -> None:
@@ -237,23 +270,35 @@ def read_split_file(path: Path, cases: Sequence[Case], sha256: Sequence[str]) ->
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(str(path), f"not readable: {error}", "a CSV file", "name a run's split.csv") from error
+        raise DataError(
+            str(path), f"not readable: {error}", "a CSV file", "name a run's split.csv"
+        ) from error
     if not rows or not {"case", "split"} <= rows[0].keys():
         seen = f"columns {', '.join(rows[0])}" if rows else "no rows"
         raise DataError(str(path), seen, "columns case and split", "name a run's split.csv")
     by_case: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(rows, 2):
         if row["split"] not in NAMES:
-            raise DataError(f"{path}, row {number}", f"split {row['split']!r}", ", ".join(NAMES), "correct it")
+            raise DataError(
+                f"{path}, row {number}", f"split {row['split']!r}", ", ".join(NAMES), "correct it"
+            )
         before = by_case.setdefault(row["case"], row)
         if before["split"] != row["split"]:
             seen = f"{row['case']} in {before['split']} and in {row['split']}"
-            raise DataError(f"{path}, row {number}", seen, "a case in one split only", "remove one of the rows")
+            raise DataError(
+                f"{path}, row {number}", seen, "a case in one split only", "remove one of the rows"
+            )
     absent = sorted(set(by_case) - {case.id for case in cases})
     extra = sorted({case.id for case in cases} - set(by_case))
     if absent or extra:
-        which = f"{len(absent)} not in the data: {_first(absent)}" if absent else f"{len(extra)} left out: {_first(extra)}"
-        raise DataError(str(path), which, "exactly the cases of the data", "use the data that the split was made of")
+        which = (
+            f"{len(absent)} not in the data: {_first(absent)}"
+            if absent
+            else f"{len(extra)} left out: {_first(extra)}"
+        )
+        raise DataError(
+            str(path), which, "exactly the cases of the data", "use the data that the split was made of"
+        )
     changed = [
         case.id
         for case, digest in zip(cases, sha256, strict=True)

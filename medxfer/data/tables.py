@@ -135,8 +135,9 @@ def _text_of(path: Path) -> tuple[str, tuple[str, ...]]:
         raise DataError(shown(path), f"cannot be read: {error.strerror}", "a readable CSV file", "") from None
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16", errors="replace"), (f"{path.name} is UTF-16",)
+    notes: tuple[str, ...] = ()
     try:
-        text, notes = content.decode("utf-8-sig"), ()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text, notes = (
             content.decode("cp1252", errors="replace"),

@@ -25,6 +25,7 @@ from .weights import read_tensors, remembered_sha256, require, weights_card
 __all__ = ["Receipt", "Row", "create_encoder"]
 
 _NORMALISE = re.compile(r"normalise(?:\.\d+)?\.(mean|std)")
+_ABSENT = "not in the file"
 _FILE_ENDINGS = {".safetensors", ".pth", ".pt", ".pt2", ".bin", ".ckpt", ".pkl", ".tar", ".ts"}
 
 
@@ -184,9 +185,10 @@ def _channels_seen(file: _File, match: _Match, encoder: Encoder) -> int:
     wanted, seen = _stage_tensors(encoder), set()
     for ours, key in match.keys.items():
         value, target = file.tensors[key], wanted[ours]
+        # Equal shapes say nothing: depthwise convolutions have one input channel whatever the image has.
         if value.ndim > 2 and _alike(value, target) and target.shape[1] == encoder.in_channels:
             seen.add(value.shape[1])
-    # Two answers: some inner convolution is as narrow as the image; then only the shape as built is sure.
+    seen.discard(encoder.in_channels)
     return seen.pop() if len(seen) == 1 else encoder.in_channels
 
 
@@ -199,7 +201,7 @@ def _fit(encoder: Encoder, file: _File, match: _Match, channels: int) -> tuple[l
         kind: Literal["parameter", "buffer"] = "parameter" if name in parameters else "buffer"
         state: State = "re-initialised"
         key = match.keys.get(name)
-        how = "not in the file"
+        how = _ABSENT
         if key is not None:
             value, steps = _converted(file.tensors[key], target, channels, encoder.in_channels)
             if value is None:
@@ -315,6 +317,11 @@ def _normalise_rows(encoder: Encoder, constants: Iterable[str]) -> list[Row]:
 def _notes(match: _Match, rows: Sequence[Row]) -> list[str]:
     """What a reader should know beyond the table."""
     notes = [f"the prefix `{match.prefix}` was taken off the file's names"] if match.prefix else []
+    misfits = [row for row in rows if row.state == "re-initialised" and row.how != _ABSENT]
+    if misfits:
+        notes.append(
+            f"{len(misfits)} tensors stay random, of another shape: {misfits[0].name}, {misfits[0].how}"
+        )
     lost = [row.name for row in rows if row.kind == "buffer" and row.state == "re-initialised"]
     lost = [name for name in lost if not name.endswith("num_batches_tracked")]
     if lost:

@@ -31,10 +31,14 @@ def rebuild_encoder(spec: EncoderSpec, tensors: Mapping[str, Tensor], *, spatial
         WeightsError: No normalisation constants among the tensors.
         PluginError: The encoder is not installed any more.
     """
-    constants = {found.group(1): value for key, value in tensors.items() if (found := _CONSTANT.fullmatch(key))}
+    constants = {
+        found.group(1): value for key, value in tensors.items() if (found := _CONSTANT.fullmatch(key))
+    }
     if constants.keys() != {"mean", "std"}:
         seen = "no normalisation constants among the tensors"
-        raise WeightsError(f"weights of {spec.id}", seen, "the state of a medxfer network", "use the run's own files")
+        raise WeightsError(
+            f"weights of {spec.id}", seen, "the state of a medxfer network", "use the run's own files"
+        )
     mean, std = constants["mean"].tolist(), constants["std"].tolist()
     encoder = build(spec.id, spatial_dims=spatial_dims, in_channels=len(mean), options=spec.options)
     place_normalise(encoder, spec.in_channels, Normalise(mean, std))

@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from ..cards import EncoderCard, WeightsCard, nearest
@@ -146,24 +147,22 @@ def _safetensors_file(path: Path) -> dict[str, Tensor]:
 
 
 def _torch_file(path: Path) -> object:
-    import pickle  # only for the name of the exception
-
     import torch
 
     try:
         with warnings.catch_warnings():
-            # Of a pickle protocol that torch.save does not write: it is read or refused, a warning helps nobody.
+            # Of a protocol that torch.save does not write: the file is read or refused, no need to warn.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        seen = "holds pickled objects, which could run code when read"
-        todo = "save it again as safetensors, or with torch.save(network.state_dict(), FILE)"
-        raise WeightsError(str(path), seen, "tensors only", todo) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged pickles raise nearly anything
         if "TorchScript" in str(error):
             seen, todo = "a TorchScript program, which holds code", "save its state_dict() as safetensors"
-            raise WeightsError(str(path), seen, "tensors only", todo) from None
-        raise _damaged(path, error) from None
+        elif type(error).__name__ == "UnpicklingError":
+            seen = "holds pickled objects, which could run code when read"
+            todo = "save it again as safetensors, or with torch.save(network.state_dict(), FILE)"
+        else:
+            raise _damaged(path, error) from None
+        raise WeightsError(str(path), seen, "tensors only", todo) from None
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:

@@ -7,7 +7,7 @@ which takes a second where a thousand calls take a minute.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from .curves import (
 )
 from .figures import FigureData
 from .intervals import Floats, interval, patient_weights, wilson
+from .resampled import BINS, NAMES, SHARES, Values, binned, called, rank_values, values_of
 from .scores import FEW_PATIENTS, Score, alarms_of
 
 __all__ = [
@@ -35,12 +36,8 @@ __all__ = [
 ]
 
 Labels = NDArray[np.integer]
-Values = dict[str, Floats]  # score name: one number a resample
 
 RULES = ("youden", "f1", "half")  # for the threshold
-BINS = 10  # of equal width, for the calibration error and the reliability curve
-_SHARES = ("auroc", "average_precision", "accuracy", "balanced_accuracy", "f1", "sensitivity", "specificity")
-_NEED_TWO_CLASSES = ("auroc", "average_precision", "balanced_accuracy")
 
 
 def scores_of(
@@ -72,12 +69,12 @@ def scores_of(
     people = len(set(patients))
     if len(truth) == 0:
         nothing = Score(value=math.nan, low=math.nan, high=math.nan, n=0, patients=0, note="no cases")
-        return dict.fromkeys(_names(), nothing)
+        return dict.fromkeys(NAMES, nothing)
     point = {
         name: float(values[0])
-        for name, values in _values(truth, given, threshold, np.ones((1, len(truth)))).items()
+        for name, values in values_of(truth, given, threshold, np.ones((1, len(truth)))).items()
     }
-    draws = _draws(lambda weights: _values(truth, given, threshold, weights), patients, samples, seed)
+    draws = _draws(lambda weights: values_of(truth, given, threshold, weights), patients, samples, seed)
     note = _note(truth, patients, classes)
     faultless = _faultless_bounds(truth, patients, len(classes))
     scores = {}
@@ -150,8 +147,8 @@ def paired_difference(
 
     def difference(weights: Floats) -> Values:
         before, after = (
-            _values(truth, one, thresholds[0], weights),
-            _values(truth, two, thresholds[1], weights),
+            values_of(truth, one, thresholds[0], weights),
+            values_of(truth, two, thresholds[1], weights),
         )
         return {name: after[name] - before[name] for name in before}
 
@@ -177,7 +174,7 @@ def auroc_of(labels: Labels, probabilities: NDArray[np.floating]) -> float:
     truth, given = _checked(labels, probabilities)
     if len(np.unique(truth)) < 2:
         return math.nan
-    return float(np.mean([auroc[0] for auroc, _ in _rank_values(truth, given, np.ones((1, len(truth))))]))
+    return float(np.mean([auroc[0] for auroc, _ in rank_values(truth, given, np.ones((1, len(truth))))]))
 
 
 def choose_threshold(labels: Labels, positive: NDArray[np.floating], rule: str = "youden") -> float:
@@ -247,19 +244,15 @@ def figures_of(
     if len(truth) == 0:
         return []
     weights = np.concatenate(list(patient_weights(patients, samples=samples, seed=seed)))
-    called = _called(given, threshold)
+    calls = called(given, threshold)
     figures = [
-        roc_figure(truth, given, weights, classes=classes, called=called, split=split),
-        precision_recall_figure(truth, given, weights, classes=classes, called=called, split=split),
-        confusion_figure(truth, called, classes=classes, split=split),
-        reliability_figure(*_binned(truth, given), patients, classes=classes, split=split, bins=BINS),
+        roc_figure(truth, given, weights, classes=classes, called=calls, split=split),
+        precision_recall_figure(truth, given, weights, classes=classes, called=calls, split=split),
+        confusion_figure(truth, calls, classes=classes, split=split),
+        reliability_figure(*binned(truth, given), patients, classes=classes, split=split, bins=BINS),
         histogram_figure(truth, given, classes=classes, threshold=threshold, split=split),
     ]
     return [figure for figure in figures if figure is not None]
-
-
-def _names() -> tuple[str, ...]:
-    return (*_SHARES, "brier", "ece")
 
 
 def _checked(labels: Labels, probabilities: NDArray[np.floating]) -> tuple[NDArray[np.int64], Floats]:
@@ -269,98 +262,6 @@ def _checked(labels: Labels, probabilities: NDArray[np.floating]) -> tuple[NDArr
 def _draws(values: Callable[[Floats], Values], patients: Sequence[str], samples: int, seed: int) -> Values:
     blocks = [values(weights) for weights in patient_weights(patients, samples=samples, seed=seed)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _values(labels: NDArray[np.int64], probabilities: Floats, threshold: float, weights: Floats) -> Values:
-    """Every score in every resample; `weights` is (resamples, N), the results are (resamples,)."""
-    values = _threshold_values(labels, _called(probabilities, threshold), probabilities.shape[1], weights)
-    auroc, precision = zip(*_rank_values(labels, probabilities, weights), strict=True)
-    values["auroc"], values["average_precision"] = np.mean(auroc, axis=0), np.mean(precision, axis=0)
-    total = weights.sum(axis=1)
-    values["brier"] = weights @ _squared_errors(labels, probabilities) / total
-    stated, happened = _binned(labels, probabilities)
-    bin_of = np.clip((stated * BINS).astype(np.int64), 0, BINS - 1)
-    excess = np.zeros((len(labels), BINS))
-    excess[np.arange(len(labels)), bin_of] = stated - happened
-    values["ece"] = np.abs(weights @ excess).sum(axis=1) / total
-    if len(np.unique(labels)) < 2:
-        values |= {name: np.full(len(weights), np.nan) for name in _NEED_TWO_CLASSES}
-    return {name: values[name] for name in _names()}
-
-
-def _called(probabilities: Floats, threshold: float) -> NDArray[np.int64]:
-    if probabilities.shape[1] == 2:
-        return (probabilities[:, 1] >= threshold).astype(np.int64)
-    return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
-
-
-def _scored_classes(labels: NDArray[np.int64], count: int) -> list[int]:
-    """The second of two classes; of more, those that occur (a mean cannot hold what is not defined)."""
-    return [1] if count == 2 else [int(label) for label in np.unique(labels)]
-
-
-def _threshold_values(
-    labels: NDArray[np.int64], called: NDArray[np.int64], count: int, weights: Floats
-) -> Values:
-    """Scores of decisions, from the confusion matrix of each resample."""
-    cells = np.zeros((len(labels), count * count))
-    cells[np.arange(len(labels)), labels * count + called] = 1.0
-    matrix = (weights @ cells).reshape(len(weights), count, count)
-    total = matrix.sum(axis=(1, 2))
-    right = np.diagonal(matrix, axis1=1, axis2=2)
-    present, predicted = matrix.sum(axis=2), matrix.sum(axis=1)
-    absent = total[:, None] - present
-    occurring = [int(label) for label in np.unique(labels)]
-    scored = _scored_classes(labels, count)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        recall = right / present
-        specificity = (absent - predicted + right) / absent
-        f1 = 2 * right / (present + predicted)
-    return {
-        "accuracy": right.sum(axis=1) / total,
-        "balanced_accuracy": recall[:, occurring].mean(axis=1),
-        "f1": f1[:, scored].mean(axis=1),
-        "sensitivity": recall[:, scored].mean(axis=1),
-        "specificity": specificity[:, scored].mean(axis=1),
-    }
-
-
-def _rank_values(
-    labels: NDArray[np.int64], probabilities: Floats, weights: Floats
-) -> Iterator[tuple[Floats, Floats]]:
-    """AUROC and average precision of each scored class against the rest, in each resample."""
-    for label in _scored_classes(labels, probabilities.shape[1]):
-        order = np.argsort(-probabilities[:, label], kind="stable")
-        ranked = probabilities[order, label]
-        starts = np.flatnonzero(
-            np.r_[True, ranked[1:] != ranked[:-1]]
-        )  # cases of one probability count together
-        is_class = labels[order] == label
-        positive = np.add.reduceat(weights[:, order] * is_class, starts, axis=1)
-        negative = np.add.reduceat(weights[:, order] * ~is_class, starts, axis=1)
-        above, wrong_above = positive.cumsum(axis=1), negative.cumsum(axis=1)
-        positives, negatives = above[:, -1], wrong_above[:, -1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # a pair is right when the negative comes after the positive, half right in a tie
-            pairs = (positive * (negatives[:, None] - wrong_above + negative / 2)).sum(axis=1)
-            called = above + wrong_above
-            precision = np.divide(above, called, out=np.zeros_like(above), where=called > 0)
-            yield pairs / (positives * negatives), (positive * precision).sum(axis=1) / positives
-
-
-def _squared_errors(labels: NDArray[np.int64], probabilities: Floats) -> Floats:
-    """Brier (1950): of the second of two classes; summed over classes when there are more."""
-    target = np.eye(probabilities.shape[1])[labels]
-    errors = ((probabilities - target) ** 2).sum(axis=1)
-    return np.asarray(errors / 2 if probabilities.shape[1] == 2 else errors)
-
-
-def _binned(labels: NDArray[np.int64], probabilities: Floats) -> tuple[Floats, Floats]:
-    """What was stated and what happened: the finding of two classes; of more, the class that was called."""
-    if probabilities.shape[1] == 2:
-        return probabilities[:, 1], (labels == 1).astype(np.float64)
-    called = probabilities.argmax(axis=1)
-    return probabilities.max(axis=1), (labels == called).astype(np.float64)
 
 
 def _patients_by_class(labels: NDArray[np.int64], patients: Sequence[str], count: int) -> list[int]:
@@ -387,7 +288,7 @@ def _faultless_bounds(labels: NDArray[np.int64], patients: Sequence[str], count:
     """Lower bound of each score that came out as exactly 1, by the patients it rests on."""
     people = _patients_by_class(labels, patients, count)
     fewest = min(number for number in people if number)
-    bounds = {name: wilson(1.0, fewest)[0] for name in _SHARES}
+    bounds = {name: wilson(1.0, fewest)[0] for name in SHARES}
     bounds["accuracy"] = wilson(1.0, len(set(patients)))[0]
     if count == 2:
         bounds |= {"sensitivity": wilson(1.0, people[1])[0], "specificity": wilson(1.0, people[0])[0]}

@@ -82,6 +82,11 @@ class Meaning:
     words: str
     higher_is_better: bool = True
 
+    @property
+    def in_sentence(self) -> str:
+        """The title for the middle of a sentence; AUROC and F1 stay as they are."""
+        return self.title[:1].lower() + self.title[1:] if self.title[1:2].islower() else self.title
+
 
 MEANINGS: Mapping[str, Meaning] = {
     "auroc": Meaning(
@@ -134,11 +139,11 @@ def alarms_of(scores: Mapping[str, Any]) -> list[str]:
     test, val = _of(scores, "test", key), _of(scores, "val", key)
     alarms = list(_against_baseline(scores, key))
     if test and not test.is_defined:
-        alarms.append(f"Test {meaning_of(key).title} is {NOT_DEFINED}: {test.note or 'too few cases'}.")
+        alarms.append(f"Test {meaning_of(key).in_sentence} is {NOT_DEFINED}: {test.note or 'too few cases'}.")
     if test and val and _are_apart(val, test):
         alarms.append(
-            f"The test data differ from the training data: {meaning_of(key).title} is {val.text()} on val"
-            f" and {test.text()} on test, and the two 95 % intervals do not overlap."
+            f"The test data differ from the training data: {meaning_of(key).in_sentence} is {val.text()} on"
+            f" val and {test.text()} on test, and the two 95 % intervals do not overlap."
             " Expect the test figure, or less, on data from elsewhere."
         )
     if test and test.is_defined and test.note:
@@ -159,7 +164,7 @@ def _against_baseline(scores: Mapping[str, Any], key: str) -> Iterable[str]:
         test, trivial = _of(scores, "test", name), _of(baseline, "test", name)
         if not (test and trivial and test.is_defined and trivial.is_defined):
             continue
-        figures = f"test {meaning_of(name).title} is {test.text()}, the baseline's {trivial.value:.3f}"
+        figures = f"test {meaning_of(name).in_sentence} is {test.text()}, the baseline's {trivial.value:.3f}"
         sign = 1.0 if meaning_of(name).higher_is_better else -1.0
         bound = test.low if sign > 0 else test.high
         if sign * (test.value - trivial.value) <= 0:

@@ -69,7 +69,8 @@ def _reading() -> dict[str, Any]:
         "$sorted(filter(lambda path, suffixes=tuple(@suffixes): path.is_file() "
         "and (path.suffix.lower() in suffixes "
         "or ((not path.suffix or path.suffix[1:].isdigit()) "
-        "and path.name.upper() != 'DICOMDIR' and path.open('rb').read(132)[128:] == b'DICM')), pathlib.Path(@dataset_dir).rglob('*')))"
+        "and path.name.upper() != 'DICOMDIR' and numpy.fromfile(path, 'uint8', 132)[128:].tobytes() == b'DICM')), "
+        "pathlib.Path(@dataset_dir).rglob('*')))"
     )
     # Pillow has turned TIFF itself; palettes become colours; alpha is dropped
     upright = (
@@ -172,7 +173,7 @@ def _running(classes: Sequence[str]) -> dict[str, Any]:
     )
     return {
         "program": "$torch.export.load(os.path.join(@bundle_root, 'models', 'model.pt2'))",
-        "moved": "$@program if @device.type == 'cpu' "
+        "moved": "$@program if torch.device(@device).type == 'cpu' "
         "else torch.export.passes.move_to_device_pass(@program, str(@device))",
         "called": "$@moved.module()",
         # a program cannot be told eval(), which evaluators do: a module around it can

@@ -42,20 +42,26 @@ def compare_runs(roots: Sequence[Path], *, seed: int = 0) -> list[dict[str, Any]
         DataError: Other classes, no shared test case, or a case labelled differently.
     """
     if len(roots) < 2:
-        raise ConfigError("medxfer compare", f"{len(roots)} run", "two or more run folders", "name another run")
+        raise ConfigError(
+            "medxfer compare", f"{len(roots)} run", "two or more run folders", "name another run"
+        )
     runs = [_read(root) for root in roots]
     first = runs[0]
     for other in runs[1:]:
         if other.classes != first.classes:
             seen = f"classes {', '.join(other.classes)}"
-            raise DataError(str(other.root), seen, f"{', '.join(first.classes)}, as in {first.root}", "compare others")
+            raise DataError(
+                str(other.root), seen, f"{', '.join(first.classes)}, as in {first.root}", "compare others"
+            )
     shared = [case for case in first.rows if all(case in run.rows for run in runs)]
     if not shared:
         todo = "train them with one split: --split RUN/split.csv"
         raise DataError(str(roots[1]), "no test case shared with the first run", "the same test cases", todo)
     labels = np.array([first.classes.index(first.rows[case]["label"]) for case in shared])
     for other in runs[1:]:
-        changed = next((case for case in shared if other.rows[case]["label"] != first.rows[case]["label"]), None)
+        changed = next(
+            (case for case in shared if other.rows[case]["label"] != first.rows[case]["label"]), None
+        )
         if changed is not None:
             seen = f"{changed} is {other.rows[changed]['label']}, in the first run {first.rows[changed]['label']}"
             raise DataError(str(other.root), seen, "the same labels", "train both on the same labels")
@@ -66,7 +72,13 @@ def compare_runs(roots: Sequence[Path], *, seed: int = 0) -> list[dict[str, Any]
         p = _probabilities(run, shared)
         scores = scores_of(labels, p, patients, classes=run.classes, threshold=run.threshold, seed=seed)
         gains = paired_difference(
-            labels, base, p, patients, classes=run.classes, thresholds=(first.threshold, run.threshold), seed=seed
+            labels,
+            base,
+            p,
+            patients,
+            classes=run.classes,
+            thresholds=(first.threshold, run.threshold),
+            seed=seed,
         )
         for name in SHOWN:
             row: dict[str, Any] = {

@@ -34,7 +34,9 @@ def prepare_phase(network: Network, phase: PhaseSpec) -> list[dict[str, Any]]:
     stages = list(network.encoder.stages)
     if phase.train == "last_k" and not 1 <= phase.k <= len(stages):
         accepted = f"1 to {len(stages)}, the stages of this encoder"
-        raise ConfigError(f"phases, {phase.name}: k", str(phase.k), accepted, f"set k to at most {len(stages)}")
+        raise ConfigError(
+            f"phases, {phase.name}: k", str(phase.k), accepted, f"set k to at most {len(stages)}"
+        )
     network.requires_grad_(False)
     network.head.requires_grad_(True)
     for index, stage in enumerate(stages):
@@ -43,6 +45,7 @@ def prepare_phase(network: Network, phase: PhaseSpec) -> list[dict[str, Any]]:
     network.frozen = frozenset(
         index for index, stage in enumerate(stages) if not any(p.requires_grad for p in stage.parameters())
     )
+    network.keeps_statistics = phase.statistics == "keep"
     groups = list(_groups(network.head, phase.lr, phase.weight_decay or 0.0))
     for index, stage in enumerate(stages):
         rate = phase.lr * phase.layer_decay ** (len(stages) - index)

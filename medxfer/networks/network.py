@@ -26,7 +26,7 @@ class Network(nn.Module):
     """`head(head.reduce(encoder(x)))`.
 
     Frozen stages stay in evaluation mode whatever `train()` says: batch-norm would move its running mean even
-    with `requires_grad` off.
+    with `requires_grad` off. So does every batch-norm of the encoder while `keeps_statistics`.
     """
 
     encoder: Encoder
@@ -37,12 +37,17 @@ class Network(nn.Module):
         self.encoder = encoder
         self.head = head
         self.frozen: frozenset[int] = frozenset()
+        self.keeps_statistics = False
 
     def train(self, mode: bool = True) -> Network:
         """Switch to training, frozen stages apart."""
         super().train(mode)
         for index in self.frozen:
             self.encoder.stages[index].eval()
+        if self.keeps_statistics:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         return self
 
     def features(self, x: Tensor) -> Tensor:

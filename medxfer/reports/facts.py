@@ -135,8 +135,8 @@ def alarms(facts: Facts) -> list[str]:
         found.insert(0, "There are no scores yet: the run is not finished.")
     if facts.data.get("accept_leak"):
         found.append(
-            "Patients or images are shared between training and test data, and this was accepted with the reason:"
-            f" {facts.data['accept_leak']}. The scores are too good by an unknown amount."
+            "Patients or images are shared between training and test data, and this was accepted with the"
+            f" reason: {facts.data['accept_leak']}. The scores are too good by an unknown amount."
         )
     if facts.run.get("trusted"):
         found.append("The bundle ran with --trust: code that it names was executed.")
@@ -185,7 +185,11 @@ def shared_patients(facts: Facts) -> int:
 
 def _images_and_patients(rows: Sequence[Mapping[str, str]]) -> str:
     patients = len({row["patient"] for row in rows})
-    return f"{len(rows):,} of {patients:,} patient{'' if patients == 1 else 's'}"
+    return f"{_counted(len(rows), 'image')}, {_counted(patients, 'patient')}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def phase_table(facts: Facts) -> Table | None:
@@ -288,7 +292,7 @@ def history_figures(history: Sequence[Mapping[str, str]], key_metric: str) -> li
             }
             for name in names
         ]
-        if any(value is not None for one in series for value in one["y"]):  # type: ignore[attr-defined]  # a list
+        if any(value is not None for one in series for value in one["y"]):
             points = [{"x": n + 1, "y": _number(history[n].get(names[0])), "name": "kept"} for n in best]
             data = {"x": "Epoch", "y": title, "series": series, "marks": marks, "dots": True, "whole": True}
             data |= {"points": points} if names is scores else {}

@@ -21,7 +21,7 @@ from ..evaluation.figures import FigureData
 # (Okabe and Ito 2008, the yellow left out, darkened where white asks for it).
 COLOURS = ("#2f7fc1", "#cf6a1b", "#1f9a78", "#b565a0", "#8a8a2a", "#7a7f87")
 _INK = "#010203"  # stands for the page's text colour until the SVG is written
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's colour
     "svg.hashsalt": "medxfer",  # the same data give the same file
     "text.parse_math": False,  # a class may be called `a$b`
@@ -119,7 +119,7 @@ def _lines(axes: Axes, data: Data) -> None:
     axes.set_xlabel(str(data.get("x", "")))
     axes.set_ylabel(str(data.get("y", "")))
     if data["series"]:
-        axes.legend(loc=str(data.get("legend", "best")))
+        axes.legend(loc="best")
 
 
 def _unit_square(axes: Axes, data: Data) -> None:
@@ -215,7 +215,8 @@ def _histogram(axes: Axes, data: Data) -> None:
     axes.set_xlabel(str(data.get("x", "")))
     axes.set_ylabel(str(data.get("y", "")))
     # above the frame: bars may stand anywhere inside
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.0)
+    fits = sum(len(str(one["name"])) + 8 for one in data["series"]) < 50  # characters in one line
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4 if fits else 1, borderaxespad=0.0)
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
@@ -226,11 +227,11 @@ def _short(name: str, most: int = 16) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _square(data: Data) -> tuple[float, float]:
+def _square(_: Data) -> tuple[float, float]:
     return (4.4, 4.4)
 
 
-def _wide(data: Data) -> tuple[float, float]:
+def _wide(_: Data) -> tuple[float, float]:
     return (4.8, 3.3)
 
 

@@ -107,13 +107,9 @@ def _tile(split: str, name: str, score: Score | None) -> Tile | None:
     interval = rest.removesuffix(")")
     if not score.is_defined:
         value, interval = score.text(), score.note
-    return Tile(title=f"{split.capitalize()} {_lower(meaning_of(name).title)}", value=value, interval=interval,
-                words=meaning_of(name).words)  # fmt: skip
-
-
-def _lower(title: str) -> str:
-    """For the middle of a sentence; AUROC and F1 stay as they are."""
-    return title[:1].lower() + title[1:] if title[1:2].islower() else title
+    meaning = meaning_of(name)
+    title = f"{split.capitalize()} {meaning.in_sentence}"
+    return Tile(title=title, value=value, interval=interval, words=meaning.words)
 
 
 def _notes(facts: Facts) -> list[str]:
@@ -133,7 +129,7 @@ def _drawings(figures: Sequence[FigureData], name: str) -> list[Drawing]:
         svg = draw(figure, f"{name}{number}")
         if svg:
             # matplotlib escapes the text inside; all else in it is ours
-            drawings.append(Drawing(title=figure.title, svg=Markup(svg), caption=figure.caption))  # noqa: S704
+            drawings.append(Drawing(title=figure.title, svg=Markup(svg), caption=figure.caption))
     return drawings
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from ..files import write_atomic
 from ..run_folder import RunFolder
@@ -28,9 +29,9 @@ def write_model_card(folder: RunFolder) -> Path:
         DataError: A file of the run is damaged.
     """
     facts = said.read_facts(folder)
-    environment = Environment(  # noqa: S701  # Markdown: `finalize` escapes what HTML escaping would not
+    environment = Environment(  # Markdown: `finalize` escapes what HTML escaping would not
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        finalize=as_markdown,
+        autoescape=True, finalize=_finalised,
     )  # fmt: skip
     return write_atomic(
         folder.path("model_card.md"), environment.get_template("model_card.md.j2").render(_content(facts))
@@ -41,6 +42,11 @@ def as_markdown(value: Any) -> str:
     """Text that Markdown shows as it is: names from data may hold marks, tags and line breaks."""
     text = html.escape(" ".join(str(value).split()), quote=False)
     return _MARKS.sub(r"\\\1", text)
+
+
+def _finalised(value: Any) -> Markup:
+    """Escape what comes from data, once; what a macro gave is finished."""
+    return value if isinstance(value, Markup) else Markup(as_markdown(value))
 
 
 def _content(facts: Facts) -> dict[str, Any]:

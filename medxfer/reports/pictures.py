@@ -36,7 +36,7 @@ def save_pictures(
         items: Case id, and what was said of it.
         images: (N, C, H, W), in [0, 1], in the order of `items`; three channels are colours, of any other
             number the first is shown.
-        cams: Per item the evidence for `predicted` as an array or tensor (H, W) in [0, 1], or None for a blank map.
+        cams: Per item the evidence for `predicted` as an array or tensor (H, W) in [0, 1]; None: a blank map.
     """
     shown: dict[str, list[dict[str, Any]]] = {"best": [], "worst": []}
     for (case, highlight), image, cam in zip(items, images, cams, strict=True):

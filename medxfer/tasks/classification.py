@@ -49,7 +49,9 @@ class Classification:
         self.classes = tuple(str(name) for name in classes)
         self._numbers = {name.casefold(): number for number, name in enumerate(self.classes)}
         if len(self._numbers) < 2 or len(self._numbers) != len(self.classes):
-            raise ConfigError("task.classes", f"{list(classes)}", "two or more different names", "list every class")
+            raise ConfigError(
+                "task.classes", f"{list(classes)}", "two or more different names", "list every class"
+            )
         for key, value, accepted in (
             ("balance", balance, ("weights", "none")),
             ("loss", loss, ("cross_entropy", "focal")),
@@ -57,7 +59,9 @@ class Classification:
             if value not in accepted:
                 raise ConfigError(f"task.{key}", str(value), " or ".join(accepted), f"change task.{key}")
         if gamma < 0 or not 0 <= dropout < 1:
-            raise ConfigError("task", f"gamma {gamma}, dropout {dropout}", "gamma >= 0, dropout in [0, 1)", "change it")
+            raise ConfigError(
+                "task", f"gamma {gamma}, dropout {dropout}", "gamma >= 0, dropout in [0, 1)", "change it"
+            )
         self._balance, self._loss, self._gamma, self._dropout = balance, loss, gamma, dropout
         self._weights: Tensor | None = None
 
@@ -131,13 +135,23 @@ class Classification:
     def score(self, finished: Mapping[str, Predictions], calibration: Calibration, *, seed: int) -> Scores:
         """Every score of each split, beside the majority class."""
         threshold = _threshold(calibration)
-        scores: Scores = {"task": "Classification", "key_metric": self.key_metric, "classes": list(self.classes)}
+        scores: Scores = {
+            "task": "Classification",
+            "key_metric": self.key_metric,
+            "classes": list(self.classes),
+        }
         scores.update(calibration)
         scores["baseline"] = {}
         for name, one in finished.items():
-            assert one.labels is not None and one.probabilities is not None
+            assert one.labels is not None
+            assert one.probabilities is not None
             found = statistics.scores_of(
-                one.labels, one.probabilities, one.patients, classes=self.classes, threshold=threshold, seed=seed
+                one.labels,
+                one.probabilities,
+                one.patients,
+                classes=self.classes,
+                threshold=threshold,
+                seed=seed,
             )
             scores[name] = {key: dataclasses.asdict(value) for key, value in found.items()}
             base = statistics.baseline_of(one.labels, one.patients, classes=self.classes, seed=seed)
@@ -148,14 +162,20 @@ class Classification:
     def figures(self, finished: Mapping[str, Predictions], calibration: Calibration) -> list[FigureData]:
         """ROC, precision-recall, confusion and reliability of the test cases."""
         one = finished["test"]
-        assert one.labels is not None and one.probabilities is not None
+        assert one.labels is not None
+        assert one.probabilities is not None
         return statistics.figures_of(
-            one.labels, one.probabilities, one.patients, classes=self.classes, threshold=_threshold(calibration)
+            one.labels,
+            one.probabilities,
+            one.patients,
+            classes=self.classes,
+            threshold=_threshold(calibration),
         )
 
     def highlights(self, finished: Predictions, calibration: Calibration, count: int) -> list[Highlight]:
         """Cases by the probability of their true class: highest, turn by turn among the classes, and lowest."""
-        assert finished.labels is not None and finished.probabilities is not None
+        assert finished.labels is not None
+        assert finished.probabilities is not None
         p, labels = finished.probabilities, finished.labels
         p_true = p[np.arange(len(labels)), labels]
         predicted = self._decide(p, calibration)

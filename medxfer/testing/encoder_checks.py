@@ -9,119 +9,55 @@ def test_conformance(check):
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..cards import EncoderCard
-from ..encoders.registry import build, card_of
-from ..plugin import Encoder, Normalise
+from ..plugin import Normalise
+from .subject import CheckFailed, Subject, eval_maps, explained, relative_difference, require
 
-_SIZES = {2: (64, 96), 3: (32, 32, 64)}  # not square, so that mixed-up axes show
 _ODD_SIZES: dict[int, tuple[tuple[int, ...], ...]] = {2: ((71, 71), (65, 79)), 3: ((35, 33, 47),)}
-
-
-class CheckFailed(AssertionError):
-    """An encoder breaks its promise; the text says what was seen, what was promised and what to do."""
-
-
-class Subject:
-    """An encoder under test, built once per number of channels.
-
-    Args:
-        encoder_id: As listed.
-        spatial_dims: 2 or 3.
-        make: Builds it; default: the registry.
-        card: What it claims; default: the registry's.
-    """
-
-    def __init__(
-        self,
-        encoder_id: str,
-        spatial_dims: int,
-        *,
-        make: Callable[[int], Encoder] | None = None,
-        card: EncoderCard | None = None,
-    ) -> None:
-        self.id, self.spatial_dims = encoder_id, spatial_dims
-        self._make, self._card = make, card
-        self._built: dict[int, Encoder] = {}
-
-    @cached_property
-    def card(self) -> EncoderCard:
-        """The card."""
-        return self._card or card_of(self.id)
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Side lengths of the usual test image."""
-        return _SIZES[self.spatial_dims]
-
-    def fresh(self, in_channels: int = 3) -> Encoder:
-        """A newly built one, with the same weights each time."""
-        torch.manual_seed(0)
-        if self._make is not None:
-            return self._make(in_channels)
-        return build(self.id, spatial_dims=self.spatial_dims, in_channels=in_channels)
-
-    def encoder(self, in_channels: int = 3) -> Encoder:
-        """A copy to do with as one likes, in evaluation mode."""
-        if in_channels not in self._built:
-            self._built[in_channels] = self.fresh(in_channels).eval()
-        return copy.deepcopy(self._built[in_channels])
-
-    def images(self, *, batch: int = 2, channels: int = 3, size: Sequence[int] | None = None) -> Tensor:
-        """Seeded noise in [0, 1]."""
-        generator = torch.Generator().manual_seed(1)
-        return torch.rand(batch, channels, *(size or self.size), generator=generator)
 
 
 def check_attributes(subject: Subject) -> None:
     """4: the attributes of the contract, right types, equal lengths."""
     encoder = subject.encoder()
     for name in ("spatial_dims", "in_channels", "channels", "strides", "stages", "normalise"):
-        _require(hasattr(encoder, name), f"`{name}` is missing: set it in __init__")
+        require(hasattr(encoder, name), f"`{name}` is missing: set it in __init__")
     stages = encoder.stages
-    _require(
+    require(
         isinstance(stages, nn.ModuleList), f"`stages` is a {type(stages).__name__}: make it an nn.ModuleList"
     )
     count = len(encoder.stages)
     for name in ("channels", "strides"):
         seen = len(getattr(encoder, name))
-        _require(seen == count, f"`{name}` has {seen} entries, `stages` {count}: one per stage")
+        require(seen == count, f"`{name}` has {seen} entries, `stages` {count}: one per stage")
     dims = subject.spatial_dims
-    _require(encoder.spatial_dims == dims, f"`spatial_dims` is {encoder.spatial_dims}, built with {dims}")
-    _require(encoder.in_channels == 3, f"`in_channels` is {encoder.in_channels}, built with 3")
+    require(encoder.spatial_dims == dims, f"`spatial_dims` is {encoder.spatial_dims}, built with {dims}")
+    require(encoder.in_channels == 3, f"`in_channels` is {encoder.in_channels}, built with 3")
     for index, stride in enumerate(encoder.strides):
         right = isinstance(stride, tuple) and len(stride) == dims
-        _require(right, f"strides[{index}] is {stride!r}: a tuple of {dims}, one per axis, cumulative")
+        require(right, f"strides[{index}] is {stride!r}: a tuple of {dims}, one per axis, cumulative")
 
 
 def check_card(subject: Subject) -> None:
     """5: the card says what the object is."""
     encoder, card, dims = subject.encoder(), subject.card, subject.spatial_dims
     claims = "put the built one into cards.yaml"
-    _require(
-        dims in card.spatial_dims, f"card has {sorted(card.spatial_dims)} dimensions, not {dims}: add it"
-    )
+    require(dims in card.spatial_dims, f"card has {sorted(card.spatial_dims)} dimensions, not {dims}: add it")
     seen, said = tuple(encoder.channels), card.channels
-    _require(seen == said, f"card says channels {said}, built network has {seen}; {claims}")
+    require(seen == said, f"card says channels {said}, built network has {seen}; {claims}")
     strides, wanted = tuple(map(tuple, encoder.strides)), card.strides_in(dims)
-    _require(strides == wanted, f"card says strides {wanted}, built network has {strides}; {claims}")
+    require(strides == wanted, f"card says strides {wanted}, built network has {strides}; {claims}")
     count = sum(parameter.numel() for parameter in encoder.parameters())
     number = card.parameters[dims]
-    _require(
-        count == number, f"card says {number} parameters in {dims}D, built network has {count}; {claims}"
-    )
+    require(count == number, f"card says {number} parameters in {dims}D, built network has {count}; {claims}")
 
 
 def check_stages_own_everything(subject: Subject) -> None:
@@ -135,67 +71,67 @@ def check_stages_own_everything(subject: Subject) -> None:
     for name, value in (*encoder.named_parameters(), *encoder.named_buffers()):
         stages = owners.get(id(value), [])
         advice = "it would never be frozen or given a rate; put it into the stage that uses it"
-        _require(bool(stages) or id(value) in apart, f"`{name}` is in no stage: {advice}")
-        _require(len(stages) < 2, f"`{name}` is in stages {stages}: keep it in one")
+        require(bool(stages) or id(value) in apart, f"`{name}` is in no stage: {advice}")
+        require(len(stages) < 2, f"`{name}` is in stages {stages}: keep it in one")
     parameters = [name for name, _ in encoder.normalise.named_parameters()]
-    _require(not parameters, f"`normalise` has parameters {parameters}: constants belong into buffers")
+    require(not parameters, f"`normalise` has parameters {parameters}: constants belong into buffers")
 
 
 def check_maps(subject: Subject) -> None:
     """7: one map a stage, with the claimed channels and as many axes as the image."""
     encoder = subject.encoder()
-    maps = _eval_maps(encoder, subject.images())
-    _require(len(maps) == len(encoder.stages), f"{len(maps)} maps from {len(encoder.stages)} stages")
+    maps = eval_maps(encoder, subject.images())
+    require(len(maps) == len(encoder.stages), f"{len(maps)} maps from {len(encoder.stages)} stages")
     for index, (found, channels) in enumerate(zip(maps, encoder.channels, strict=True)):
         axes = subject.spatial_dims + 2
-        _require(found.ndim == axes, f"stage {index} gives {found.ndim} axes, not {axes}: override as_map")
+        require(found.ndim == axes, f"stage {index} gives {found.ndim} axes, not {axes}: override as_map")
         seen = found.shape[1]
-        _require(seen == channels, f"stage {index} gives {seen} channels, claims {channels}")
-        _require(found.dtype == torch.float32, f"stage {index} gives {found.dtype} from float32 images")
-        _require(bool(found.isfinite().all()), f"stage {index} gives NaN or infinity from images in [0, 1]")
+        require(seen == channels, f"stage {index} gives {seen} channels, claims {channels}")
+        require(found.dtype == torch.float32, f"stage {index} gives {found.dtype} from float32 images")
+        require(bool(found.isfinite().all()), f"stage {index} gives NaN or infinity from images in [0, 1]")
 
 
 def check_strides(subject: Subject) -> None:
     """8: the claimed strides, each axis by itself."""
     encoder = subject.encoder()
-    for index, found in enumerate(_eval_maps(encoder, subject.images())):
+    for index, found in enumerate(eval_maps(encoder, subject.images())):
         for axis, (size, length, stride) in enumerate(
             zip(subject.size, found.shape[2:], encoder.strides[index], strict=True)
         ):
             seen = size / length
-            _require(seen == stride, f"stage {index} divides axis {axis} by {seen:g}, claims {stride}")
+            require(seen == stride, f"stage {index} divides axis {axis} by {seen:g}, claims {stride}")
 
 
 def check_odd_sizes(subject: Subject) -> None:
     """9: sizes that no stride divides."""
     encoder = subject.encoder()
     for size in _ODD_SIZES[subject.spatial_dims]:
-        with _explained(f"fails at {size}", "compute the grid from the input"):
-            maps = _eval_maps(encoder, subject.images(size=size))
+        with explained(f"fails at {size}", "compute the grid from the input"):
+            maps = eval_maps(encoder, subject.images(size=size))
         for index, found in enumerate(maps):
             for axis, length in enumerate(found.shape[2:]):
                 share = size[axis] / encoder.strides[index][axis]
                 known = f"{math.floor(share)} or {math.ceil(share)}"
                 right = length in (math.floor(share), math.ceil(share))
-                _require(right, f"stage {index} gives {length} on axis {axis} at size {size}, not {known}")
+                require(right, f"stage {index} gives {length} on axis {axis} at size {size}, not {known}")
 
 
 def check_in_channels(subject: Subject) -> None:
     """10: images of 1, 3 and 4 channels."""
     for count in (1, 3, 4):
-        with _explained(f"fails with in_channels={count}", "pass it to the first convolution"):
+        with explained(f"fails with in_channels={count}", "pass it to the first convolution"):
             encoder = subject.encoder(count)
-            _require(
+            require(
                 encoder.in_channels == count, f"`in_channels` is {encoder.in_channels}, built with {count}"
             )
             images = subject.images(batch=1, channels=count)
             seen = encoder.normalise(images).shape[
                 1
             ]  # one channel against three constants would broadcast in silence
-            _require(
+            require(
                 seen == count, f"`normalise` makes {seen} channels of {count}: give it in_channels constants"
             )
-            _eval_maps(encoder, images)
+            eval_maps(encoder, images)
 
 
 def check_chain(subject: Subject) -> None:
@@ -209,7 +145,7 @@ def check_chain(subject: Subject) -> None:
             rest = encoder.forward_features(first[-1], cut)
             for index, (one, other) in enumerate(zip(whole[cut:], rest, strict=True), start=cut):
                 advice = "reads something besides its input; stages must be a chain"
-                _require(
+                require(
                     torch.equal(one, other), f"run from stage {cut} on, stage {index} differs: it {advice}"
                 )
 
@@ -222,13 +158,13 @@ def check_freezing(subject: Subject) -> None:
         stage.requires_grad_(False).eval()
     before = {f"stages.{name}": value.clone() for name, value in frozen.state_dict().items()}
     free = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    _require(bool(free), "no parameter is left to train when the first half is frozen")
+    require(bool(free), "no parameter is left to train when the first half is frozen")
     optimiser = torch.optim.SGD(free, lr=0.1)
     torch.stack([found.square().mean() for found in encoder(subject.images())]).sum().backward()
     optimiser.step()
     for name, value in frozen.state_dict().items():
         same = torch.equal(before[f"stages.{name}"], value)
-        _require(same, f"`stages.{name}` moved while frozen; do not call .train() inside forward")
+        require(same, f"`stages.{name}` moved while frozen; do not call .train() inside forward")
 
 
 def check_gradients(subject: Subject) -> None:
@@ -237,19 +173,17 @@ def check_gradients(subject: Subject) -> None:
     torch.stack([found.square().mean() for found in encoder(subject.images())]).sum().backward()
     for name, parameter in encoder.named_parameters():
         advice = "delete unused parts (DistributedDataParallel refuses them by default)"
-        _require(parameter.grad is not None, f"`{name}` gets no gradient; {advice}")
+        require(parameter.grad is not None, f"`{name}` gets no gradient; {advice}")
 
 
 def check_batch_independence(subject: Subject) -> None:
     """15: in evaluation mode an image alone gives what it gives in a batch."""
     encoder, images = subject.encoder(), subject.images()
-    together, alone = _eval_maps(encoder, images), _eval_maps(encoder, images[:1])
+    together, alone = eval_maps(encoder, images), eval_maps(encoder, images[:1])
     for index, (one, other) in enumerate(zip(together, alone, strict=True)):
-        difference = _relative(one[:1], other)
+        difference = relative_difference(one[:1], other)
         advice = "batch statistics in eval mode?"
-        _require(
-            difference < 1e-4, f"stage {index} differs by {difference:.2g} with its neighbours; {advice}"
-        )
+        require(difference < 1e-4, f"stage {index} differs by {difference:.2g} with its neighbours; {advice}")
 
 
 def check_determinism(subject: Subject) -> None:
@@ -257,16 +191,14 @@ def check_determinism(subject: Subject) -> None:
     encoder, images = subject.encoder(), subject.images()
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    first = _eval_maps(encoder, images)
-    _require(
-        torch.equal(state, torch.get_rng_state()), "eval consumes torch's random state: dropout left on?"
-    )
-    second = _eval_maps(encoder, images)
+    first = eval_maps(encoder, images)
+    require(torch.equal(state, torch.get_rng_state()), "eval consumes torch's random state: dropout left on?")
+    second = eval_maps(encoder, images)
     torch.manual_seed(2)
-    third = _eval_maps(encoder, images)
+    third = eval_maps(encoder, images)
     for index, (one, two, three) in enumerate(zip(first, second, third, strict=True)):
-        _require(torch.equal(one, two), f"stage {index}: a second call differs from the first")
-        _require(torch.equal(one, three), f"stage {index}: eval output changes with torch.manual_seed")
+        require(torch.equal(one, two), f"stage {index}: a second call differs from the first")
+        require(torch.equal(one, three), f"stage {index}: eval output changes with torch.manual_seed")
 
 
 def check_build_seed(subject: Subject) -> None:
@@ -277,7 +209,7 @@ def check_build_seed(subject: Subject) -> None:
     second = subject.fresh().state_dict()
     for name, value in first.items():
         advice = "initialise with torch's generator, not Python's or NumPy's"
-        _require(
+        require(
             torch.equal(value, second[name]), f"`{name}` differs between two builds under one seed: {advice}"
         )
 
@@ -285,26 +217,26 @@ def check_build_seed(subject: Subject) -> None:
 def check_bf16(subject: Subject) -> None:
     """18: under bf16 autocast finite, and in the direction of fp32."""
     encoder, images = subject.encoder(), subject.images()
-    exact = _eval_maps(encoder, images)
+    exact = eval_maps(encoder, images)
     advice = "do that step in fp32 inside torch.autocast(..., enabled=False)"
-    with _explained("fails under bf16", advice), torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = _eval_maps(encoder, images)
+    with explained("fails under bf16", advice), torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = eval_maps(encoder, images)
     for index, (one, other) in enumerate(zip(exact, rounded, strict=True)):
-        _require(bool(other.isfinite().all()), f"stage {index} gives NaN or infinity under bf16")
+        require(bool(other.isfinite().all()), f"stage {index} gives NaN or infinity under bf16")
         cosine = float(torch.cosine_similarity(one.flatten(), other.float().flatten(), dim=0))
-        _require(cosine >= 0.99, f"stage {index} has cosine {cosine:.3f} to fp32 under bf16, not 0.99")
+        require(cosine >= 0.99, f"stage {index} has cosine {cosine:.3f} to fp32 under bf16, not 0.99")
 
 
 def check_meta_device(subject: Subject) -> None:
     """20: built and run without numbers."""
     advice = "make plain numbers with Python arithmetic, no .item() or .tolist() while building"
-    with _explained("fails on the meta device", advice), torch.device("meta"):
+    with explained("fails on the meta device", advice), torch.device("meta"):
         encoder = subject.fresh().eval()
         shape = (2, 3, *subject.size)
-        maps = _eval_maps(encoder, torch.empty(shape))
+        maps = eval_maps(encoder, torch.empty(shape))
     off = [name for name, value in encoder.state_dict().items() if value.device.type != "meta"]
-    _require(not off, f"built under the meta device, {off[:3]} lie elsewhere")
-    _require(all(found.device.type == "meta" for found in maps), "maps left the meta device")
+    require(not off, f"built under the meta device, {off[:3]} lie elsewhere")
+    require(all(found.device.type == "meta" for found in maps), "maps left the meta device")
 
 
 def check_safetensors(subject: Subject) -> None:
@@ -312,7 +244,7 @@ def check_safetensors(subject: Subject) -> None:
     from safetensors.torch import load, save
 
     encoder, images = subject.encoder(), subject.images()
-    with _explained(
+    with explained(
         "safetensors refuses the state dict", "register each tensor once, contiguous, under one name"
     ):
         saved = save(encoder.state_dict())
@@ -323,9 +255,9 @@ def check_safetensors(subject: Subject) -> None:
             parameter.zero_()
     other.load_state_dict(load(saved))
     for index, (one, two) in enumerate(
-        zip(_eval_maps(encoder, images), _eval_maps(other, images), strict=True)
+        zip(eval_maps(encoder, images), eval_maps(other, images), strict=True)
     ):
-        _require(
+        require(
             torch.equal(one, two), f"stage {index} differs after a round trip: state outside the state dict?"
         )
 
@@ -337,14 +269,14 @@ def check_export(subject: Subject) -> None:
     encoder, images = subject.encoder(), subject.images()
     batch = torch.export.Dim("batch", min=1, max=1024)
     advice = "no branch on tensor values, no Python numbers from the batch size"
-    with _explained("torch.export fails", advice), warnings.catch_warnings():
+    with explained("torch.export fails", advice), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own deprecations during tracing
         program = torch.export.export(encoder, (images,), dynamic_shapes=({0: batch},)).module()
         more = subject.images(batch=3)
-        exported, eager = program(more), _eval_maps(encoder, more)
+        exported, eager = program(more), eval_maps(encoder, more)
     for index, (one, other) in enumerate(zip(eager, exported, strict=True)):
-        difference = _relative(one, other.detach())
-        _require(difference < 1e-5, f"stage {index} of the exported program differs by {difference:.2g}")
+        difference = relative_difference(one, other.detach())
+        require(difference < 1e-5, f"stage {index} of the exported program differs by {difference:.2g}")
 
 
 def check_normalisation(subject: Subject) -> None:
@@ -353,11 +285,11 @@ def check_normalisation(subject: Subject) -> None:
     buffers = dict(encoder.normalise.named_buffers())
     names = {name.rsplit(".", 1)[-1] for name in buffers}
     advice = "use medxfer.plugin.Normalise, else exported models would forget it"
-    _require({"mean", "std"} <= names, f"`normalise` has buffers {sorted(names)}, not mean and std; {advice}")
-    before = _eval_maps(encoder, images)[0]
+    require({"mean", "std"} <= names, f"`normalise` has buffers {sorted(names)}, not mean and std; {advice}")
+    before = eval_maps(encoder, images)[0]
     encoder.normalise = Normalise([0.9] * 3, [0.1] * 3)
-    difference = _relative(before, _eval_maps(encoder, images)[0])
-    _require(
+    difference = relative_difference(before, eval_maps(encoder, images)[0])
+    require(
         difference > 1e-6, "another mean changes nothing: forward_features must begin with self.normalise(x)"
     )
 
@@ -402,7 +334,7 @@ class Check:
         """
         state = torch.get_rng_state()
         try:
-            with _explained("raised", "see the cause above"):
+            with explained("raised", "see the cause above"):
                 self.function(self.subject)
         except CheckFailed as error:
             if self.expected is None:
@@ -453,30 +385,3 @@ def encoder_checks(
         for check in all_checks(encoder_id, spatial_dims=spatial_dims, expected_failures=expected_failures)
     ]
     return pytest.mark.parametrize("check", checks, ids=[check.name for check in checks])
-
-
-def _require(holds: bool, text: str) -> None:
-    if not holds:
-        raise CheckFailed(text)
-
-
-def _eval_maps(encoder: Encoder, images: Tensor) -> list[Tensor]:
-    with torch.no_grad():
-        return list(encoder(images))
-
-
-def _relative(one: Tensor, other: Tensor) -> float:
-    """Largest difference, relative to the largest value."""
-    return float((one - other).abs().max() / one.abs().max().clamp_min(1e-12))
-
-
-@contextmanager
-def _explained(what: str, advice: str) -> Iterator[None]:
-    """Turn an encoder's own exception into a failed check with torch's words and ours."""
-    try:
-        yield
-    except CheckFailed:
-        raise
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise CheckFailed(f"{what}: {type(error).__name__}: {first}; {advice}") from error

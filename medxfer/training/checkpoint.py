@@ -41,9 +41,13 @@ def load(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for damaged files, the unpickler's own among them
         cause = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise RunError(str(path), f"not readable: {cause}", "a checkpoint written by medxfer", "run again") from error
+        raise RunError(
+            str(path), f"not readable: {cause}", "a checkpoint written by medxfer", "run again"
+        ) from error
     if not isinstance(state, dict):
-        raise RunError(str(path), f"holds a {type(state).__name__}", "a checkpoint written by medxfer", "run again")
+        raise RunError(
+            str(path), f"holds a {type(state).__name__}", "a checkpoint written by medxfer", "run again"
+        )
     return state
 
 

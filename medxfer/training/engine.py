@@ -94,7 +94,9 @@ def train_epoch(
 def _not_finite(value: float, batch: Batch, phase: PhaseSpec, epoch: int, number: int) -> RunError:
     names = ", ".join(batch.ids[:5]) + (f" and {len(batch.ids) - 5} more" if len(batch.ids) > 5 else "")
     low, high = float(batch.images.min()), float(batch.images.max())
-    seen = f"loss {value} at epoch {epoch + 1}, step {number + 1}; input {low:.3g} to {high:.3g}; cases {names}"
+    seen = (
+        f"loss {value} at epoch {epoch + 1}, step {number + 1}; input {low:.3g} to {high:.3g}; cases {names}"
+    )
     todo = f"lower the rate ({phase.lr:g}), set training.precision=fp32, or look at these cases with `medxfer doctor`"
     return RunError(f"phase {phase.name}", seen, "a finite loss", todo)
 

@@ -15,7 +15,9 @@ from .precision import Precision
 
 
 @torch.no_grad()
-def compute_features(network: Network, batches: Batches, precision: Precision, say: Progress, *, view: int) -> Tensor:
+def compute_features(
+    network: Network, batches: Batches, precision: Precision, say: Progress, *, view: int
+) -> Tensor:
     """Reduced maps of every row of `batches`, in the order of its rows, fp32 on the CPU.
 
     Args:

@@ -49,7 +49,13 @@ class Setup:
     say: Progress
 
     def batches(
-        self, rows: Sequence[int], batch: int, *, augment: bool = False, shuffle: bool = False, shared: bool = False
+        self,
+        rows: Sequence[int],
+        batch: int,
+        *,
+        augment: bool = False,
+        shuffle: bool = False,
+        shared: bool = False,
     ) -> Batches:
         """Batches of images; `shared` gives each process its part."""
         return Batches(
@@ -110,7 +116,9 @@ def _standardise_head(setup: Setup) -> None:
     rows = setup.splits["train"]
     step = max(1, len(rows) // STANDARDISE_ROWS)
     prepare_phase(setup.network, first)
-    network = copy.deepcopy(setup.network).train(first.train != "head")  # batch-norm must not move in the original
+    network = copy.deepcopy(setup.network).train(
+        first.train != "head"
+    )  # batch-norm must not move in the original
     with torch.no_grad():
         parts = []
         for batch in setup.batches(rows[::step], 64).epoch(0):
@@ -172,7 +180,11 @@ def _sources(setup: Setup, phase: PhaseSpec, frozen: bool) -> tuple[BatchSource,
         return train, setup.batches(val_rows, 2 * batch)
     views = [
         compute_features(
-            setup.network, setup.batches(train_rows, 64, augment=view > 0), setup.precision, setup.say, view=view
+            setup.network,
+            setup.batches(train_rows, 64, augment=view > 0),
+            setup.precision,
+            setup.say,
+            view=view,
         )
         for view in range(phase.views)
     ]
@@ -194,7 +206,13 @@ def _sources(setup: Setup, phase: PhaseSpec, frozen: bool) -> tuple[BatchSource,
         world=world.size,
     )
     return cached, FeatureBatches(
-        [of_val], setup.targets[list(val_rows)], val_rows, ids(val_rows), len(val_rows), seed=seed, device=device
+        [of_val],
+        setup.targets[list(val_rows)],
+        val_rows,
+        ids(val_rows),
+        len(val_rows),
+        seed=seed,
+        device=device,
     )
 
 
@@ -272,7 +290,9 @@ def _write_tensorboard(folder: RunFolder, history: list[dict[str, Any]]) -> None
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
     row, step = history[-1], len(history)
-    values = [Summary.Value(tag=k, simple_value=float(v)) for k, v in row.items() if k not in ("phase", "epoch")]
+    values = [
+        Summary.Value(tag=k, simple_value=float(v)) for k, v in row.items() if k not in ("phase", "epoch")
+    ]
     writer = EventFileWriter(str(folder.root / "tensorboard"))
     writer.add_event(Event(step=step, summary=Summary(value=values)))
     writer.close()

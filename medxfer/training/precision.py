@@ -52,9 +52,11 @@ class Precision:
         """The memory format as torch names it."""
         return FORMATS[self.memory_format]
 
-    def step(self, loss: Tensor, optimiser: torch.optim.Optimizer, parameters: list[Tensor], clip: float) -> None:
+    def step(
+        self, loss: Tensor, optimiser: torch.optim.Optimizer, parameters: list[Tensor], clip: float
+    ) -> None:
         """Backward, clip, optimiser step."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's own
+        self.scaler.scale(loss).backward()
         if clip > 0:
             self.scaler.unscale_(optimiser)
             nn.utils.clip_grad_norm_(parameters, clip)
@@ -94,7 +96,9 @@ def choose_precision(
     """
     device = images.device
     if device.type == "cpu" and precision == "fp16":
-        raise ConfigError("training.precision", "fp16 on a CPU", "auto, fp32 or bf16", "set training.precision=auto")
+        raise ConfigError(
+            "training.precision", "fp16 on a CPU", "auto, fp32 or bf16", "set training.precision=auto"
+        )
     formats: tuple[Format, ...] = ("contiguous", "channels_last") if images.ndim == 4 else ("contiguous",)
     if memory_format != "auto":
         formats = (memory_format,)
@@ -147,24 +151,26 @@ def _fastest(
     return Chosen(precision=best[0], memory_format=best[1], why=why)
 
 
-def _trial(network: nn.Module, images: Tensor, precision: Precision, *, backward: bool) -> Callable[[], Tensor]:
+def _trial(
+    network: nn.Module, images: Tensor, precision: Precision, *, backward: bool
+) -> Callable[[], Tensor]:
     """A function that runs one step on a copy and returns what must agree: logits, and the input's gradient."""
     copied = copy.deepcopy(network)
     precision.place(copied)
     copied.train(backward)
-    x = images.contiguous(memory_format=precision.torch_format).requires_grad_(backward)
+    x = images.detach().clone(memory_format=precision.torch_format).requires_grad_(backward)
 
     def run() -> Tensor:
+        x.grad = None
         with torch.set_grad_enabled(backward), precision.autocast():
             features = copied.features(x)  # type: ignore[operator]  # a Network
+        flat: Tensor = features.detach().float().flatten()
         if not backward:
-            return features.detach().float().flatten()
-        (gradient,) = torch.autograd.grad(features.float().square().mean(), x)
-        # Kernels that only appear for weight gradients count as well.
-        with precision.autocast():
-            copied.features(x).float().square().mean().backward()  # type: ignore[operator]  # a Network
+            return flat
+        features.float().square().mean().backward()
         copied.zero_grad(set_to_none=True)
-        return torch.cat([features.detach().float().flatten(), gradient.float().flatten()])
+        gradient = torch.zeros(0) if x.grad is None else x.grad.float().flatten()
+        return torch.cat([flat / flat.norm(), gradient / gradient.norm()])
 
     return run
 

@@ -199,6 +199,7 @@ def test_a_damaged_set_is_made_anew(small_source: Path) -> None:
     make(NAME, Progress(quiet=True))
 
     assert hashes(folder) == whole
+    assert folder.is_relative_to(small_source)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 

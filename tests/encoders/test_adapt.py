@@ -35,7 +35,9 @@ def test_spread_convolution_keeps_its_response(trained: int, channels: int) -> N
     weight = torch.rand(4, trained, 3, 3)
     images = torch.rand(2, trained, 8, 8)
 
-    seen = nn.functional.conv2d(images[:, torch.arange(channels) % trained], spread_channels(weight, channels))
+    seen = nn.functional.conv2d(
+        images[:, torch.arange(channels) % trained], spread_channels(weight, channels)
+    )
 
     torch.testing.assert_close(seen, nn.functional.conv2d(images, weight))
 
@@ -44,7 +46,9 @@ def test_inflated_convolution_keeps_its_response_in_every_slice() -> None:
     weight = torch.rand(4, 2, 3, 3)
     image = torch.rand(1, 2, 8, 8)
 
-    seen = nn.functional.conv3d(image[..., None].expand(-1, -1, -1, -1, 5), inflate_centre(weight, 3), padding=1)
+    seen = nn.functional.conv3d(
+        image[..., None].expand(-1, -1, -1, -1, 5), inflate_centre(weight, 3), padding=1
+    )
 
     wanted = nn.functional.conv2d(image, weight, padding=1)[..., None].expand_as(seen)
     torch.testing.assert_close(seen, wanted)

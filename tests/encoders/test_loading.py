@@ -71,7 +71,9 @@ def test_every_tensor_arrives_buffers_included(tmp_path: Path, kind: str) -> Non
     assert any("defaults" in note for note in receipt.notes)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "model.", "encoder.", "module.model.encoder.", "net.backbone."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "model.", "encoder.", "module.model.encoder.", "net.backbone."]
+)
 def test_prefix_is_found_out_and_named(tmp_path: Path, prefix: str) -> None:
     state = trained()
     path = saved(tmp_path / "a.pth", {f"{prefix}{name}": value for name, value in state.items()})
@@ -117,7 +119,9 @@ def test_head_is_unused_and_not_counted(tmp_path: Path) -> None:
 
 def test_own_constants_come_back_with_the_weights(tmp_path: Path) -> None:
     encoder, _ = create_encoder(EncoderSpec(id="efficientnet_lite0", weights="imagenet", in_channels=1))
-    path = saved(tmp_path / "own.pth", {f"encoder.{name}": value for name, value in encoder.state_dict().items()})
+    path = saved(
+        tmp_path / "own.pth", {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    )
 
     again, receipt = create_encoder(EncoderSpec(id="efficientnet_lite0", weights=str(path), in_channels=1))
 
@@ -143,7 +147,9 @@ def test_published_file_by_path_is_known_by_its_hash() -> None:
 def test_finetuned_copy_with_published_names_is_read_by_the_cards_key_map(tmp_path: Path) -> None:
     _, receipt = create_encoder(EncoderSpec(id="efficientnet_lite0", weights="imagenet", in_channels=1))
     state = torch.load(str(receipt.file), weights_only=True)
-    path = saved(tmp_path / "mine.pth", {f"module.{k}": v.clone() for k, v in state.items() if "_fc" not in k})
+    path = saved(
+        tmp_path / "mine.pth", {f"module.{k}": v.clone() for k, v in state.items() if "_fc" not in k}
+    )
 
     encoder, receipt = create_encoder(EncoderSpec(id="efficientnet_lite0", weights=str(path), in_channels=1))
 
@@ -173,7 +179,9 @@ def test_lower_minimum_lets_them_through_and_lists_them(tmp_path: Path) -> None:
 def test_other_architecture_is_refused_with_both_naming_schemes(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.pth", nn.Linear(3, 4).state_dict())
 
-    with pytest.raises(WeightsError, match=r"(?s)0.0%.*weight, bias.*stages\.0\.conv1\.weight.*another architecture"):
+    with pytest.raises(
+        WeightsError, match=r"(?s)0.0%.*weight, bias.*stages\.0\.conv1\.weight.*another architecture"
+    ):
         create_encoder(spec(path))
 
 
@@ -183,9 +191,12 @@ def test_shape_that_no_rule_converts_is_not_loaded(tmp_path: Path) -> None:
 
     _, receipt = create_encoder(spec(saved(tmp_path / "a.pth", state), min_coverage=0.5))
 
-    row = next(row for row in receipt.rows if row.name == "stages.4.layer4.0.conv1.weight" and row.kind != "file")
+    row = next(
+        row for row in receipt.rows if row.name == "stages.4.layer4.0.conv1.weight" and row.kind != "file"
+    )
     assert row.state == "re-initialised"
     assert "(512, 128, 3, 3)" in row.how
+    assert any("stay random" in note and "(512, 128, 3, 3)" in note for note in receipt.notes)
 
 
 def test_missing_running_statistics_are_said(tmp_path: Path) -> None:

@@ -60,13 +60,17 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, name: str, *, encoders: dict[str, str], code: str = BUILD, cards: str | None = None) -> None:
+    def add(
+        self, name: str, *, encoders: dict[str, str], code: str = BUILD, cards: str | None = None
+    ) -> None:
         package = name.replace("-", "_")
         (self.folder / package).mkdir()
         (self.folder / package / "__init__.py").write_text(code, encoding="utf-8")
         info = self.folder / f"{package}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8"
+        )
         points = "[medxfer.encoders]\n" + "".join(f"{key} = {value}\n" for key, value in encoders.items())
         if cards is not None:
             (self.folder / package / "cards.yaml").write_text(cards, encoding="utf-8")
@@ -154,7 +158,7 @@ def test_broken_card_is_named(site: Site) -> None:
     site.add("card-net", encoders={"carded": "card_net:build"}, cards="carded: {chanels: [1]}\n")
 
     assert "chanels" in (listed("carded").error or "")
-    with pytest.raises(PluginError, match="(?s)card-net.*chanels"):
+    with pytest.raises(PluginError, match=r"(?s)card-net.*chanels"):
         build("carded", spatial_dims=2, in_channels=1)
 
 
@@ -163,7 +167,7 @@ def test_clash_names_both_distributions(site: Site) -> None:
     site.add("clash-two", encoders={"clash": "clash_two:build"})
 
     assert "clash-one 1.0 and clash-two 1.0" in (listed("clash").error or "")
-    with pytest.raises(PluginError, match="clash-one 1.0 and clash-two 1.0"):
+    with pytest.raises(PluginError, match=r"clash-one 1\.0 and clash-two 1\.0"):
         build("clash", spatial_dims=2, in_channels=1)
 
 
@@ -208,7 +212,7 @@ def test_known_but_absent_encoder_names_its_package(monkeypatch: pytest.MonkeyPa
 def test_dimensions_and_options_are_checked_against_the_card(site: Site) -> None:
     site.add("opt-net", encoders={"opt": "opt_net:build"}, cards=CARD.format(name="opt"))
 
-    with pytest.raises(PluginError, match="(?s)asked for in 3D.*2D"):
+    with pytest.raises(PluginError, match=r"(?s)asked for in 3D.*2D"):
         build("opt", spatial_dims=3, in_channels=1)
     with pytest.raises(PluginError, match="unknown option `depth`"):
         build("resnet18", spatial_dims=2, in_channels=1, options={"depth": 3})
@@ -222,13 +226,13 @@ def test_name_behind_a_colon_is_for_adapters_only() -> None:
 def test_build_depends_on_the_seed_and_keeps_the_random_state() -> None:
     torch.manual_seed(3)
     random.seed(3)
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
 
     first = build("resnet18", spatial_dims=2, in_channels=1).state_dict()
 
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
-    assert np.array_equal(states[2], np.random.get_state()[1])
+    assert np.array_equal(states[2], np.random.get_state()[1])  # noqa: NPY002
     again = build("resnet18", spatial_dims=2, in_channels=1).state_dict()
     torch.manual_seed(4)
     other = build("resnet18", spatial_dims=2, in_channels=1).state_dict()

@@ -55,7 +55,7 @@ def test_absent_package_gives_the_pip_line() -> None:
     absent = card(source="package:some_weights/a.pth")
 
     assert locate(absent) is None
-    with pytest.raises(WeightsError, match="(?s)foo.toy.*not on this machine.*pip install some-weights"):
+    with pytest.raises(WeightsError, match=r"(?s)foo.toy.*not on this machine.*pip install some-weights"):
         require(absent, "foo")
 
 
@@ -83,7 +83,7 @@ def test_absent_download_says_where_to_put_it(tmp_path: Path, monkeypatch: pytes
     save_file({"a": torch.ones(2)}, source)
     published = card(source, source="https://example.org/b.safetensors")
 
-    with pytest.raises(WeightsError, match="(?s)sha256.*https://example.org/b.safetensors.*weights"):
+    with pytest.raises(WeightsError, match=r"(?s)sha256.*https://example.org/b.safetensors.*weights"):
         require(published, "foo")
     kept_path(published).parent.mkdir(parents=True)
     source.rename(kept_path(published))

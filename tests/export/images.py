@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
@@ -41,7 +40,7 @@ def write_dicom(path: Path, array: np.ndarray, photometric: str = "MONOCHROME2",
     header.HighBit, header.PixelRepresentation = header.BitsStored - 1, 0
     for name, value in tags.items():
         if name.startswith("PixelPadding"):
-            header.add_new(pydicom.datadict.tag_for_keyword(name), "US", value)
+            header.add_new(name, "US", value)
         else:
             setattr(header, name, value)
     header.PixelData = array.tobytes()
@@ -71,7 +70,9 @@ def _write_dicoms(folder: Path) -> None:
     write_dicom(folder / "rescaled.dcm", inverted, "MONOCHROME1", RescaleSlope=2, RescaleIntercept=-5)
     write_dicom(folder / "no_suffix", grey)
     write_dicom(folder / "1.2.840.77", grey)
-    write_dicom(folder / "padded.dcm", outside, PixelPaddingValue=4000, RescaleSlope=0.5, RescaleIntercept=-100)
+    write_dicom(
+        folder / "padded.dcm", outside, PixelPaddingValue=4000, RescaleSlope=0.5, RescaleIntercept=-100
+    )
     write_dicom(folder / "range.dcm", outside, PixelPaddingValue=3990, PixelPaddingRangeLimit=4095)
     flipped = np.where(grey == 0, 4000, inverted).astype(np.uint16)
     write_dicom(folder / "padded_inverted.dcm", flipped, "MONOCHROME1", PixelPaddingValue=4000)

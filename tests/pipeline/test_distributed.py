@@ -11,7 +11,15 @@ from tests.pipeline.conftest import BUNDLE, SMALL
 def test_two_processes_train_one_network_and_the_first_writes(xrays: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     sets = [word for one in SMALL for word in ("--set", one)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "medxfer"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "medxfer",
+    ]
 
     subprocess.run(
         [*launch, "run", str(BUNDLE), "--data", str(xrays), "--out", str(out), "--device", "cpu", *sets],

@@ -44,18 +44,19 @@ def whole(xrays: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 def assert_equal_runs(first: RunFolder, second: RunFolder) -> None:
     assert first.path("history.csv").read_bytes() == second.path("history.csv").read_bytes()
-    one, two = (
-        torch.load(run.path("checkpoints/best.pt"), weights_only=True) for run in (first, second)
-    )
+    one, two = (torch.load(run.path("checkpoints/best.pt"), weights_only=True) for run in (first, second))
     assert all(torch.equal(one[name], two[name]) for name in one)
     probabilities = [
-        [(row["case"], row["p_pneumonia"]) for row in run.read("predictions/test.csv")] for run in (first, second)
+        [(row["case"], row["p_pneumonia"]) for row in run.read("predictions/test.csv")]
+        for run in (first, second)
     ]
     assert probabilities[0] == probabilities[1]
 
 
 @pytest.mark.parametrize("epochs", [1, 4])  # in the middle of the probe, and of the fine-tuning
-def test_killed_run_resumes_bit_identically(whole: RunFolder, xrays: Path, tmp_path: Path, epochs: int) -> None:
+def test_killed_run_resumes_bit_identically(
+    whole: RunFolder, xrays: Path, tmp_path: Path, epochs: int
+) -> None:
     out = tmp_path / "run"
 
     code = run_until_epochs(xrays, out, epochs, signal.SIGKILL)
@@ -75,7 +76,9 @@ def test_interrupted_run_says_how_to_go_on_and_leaves_with_130(xrays: Path, tmp_
     assert RunFolder.open(out).read("run.json")["status"] == "interrupted"
 
 
-def test_damaged_checkpoint_falls_back_to_the_previous_one(whole: RunFolder, xrays: Path, tmp_path: Path) -> None:
+def test_damaged_checkpoint_falls_back_to_the_previous_one(
+    whole: RunFolder, xrays: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     run_until_epochs(xrays, out, 3, signal.SIGKILL)
     last = out / "checkpoints" / "last.pt"

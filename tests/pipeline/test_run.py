@@ -13,12 +13,28 @@ from medxfer.methods.compare import compare_runs
 from medxfer.run_folder import RunFolder
 from medxfer.trained import evaluate_on, open_run
 
-WANTED = (
-    "run.json config.yaml split.csv receipt.json history.csv scores.json figures.json cases.json report.html "
-    "model_card.md log.txt predictions/val.csv predictions/test.csv checkpoints/last.pt checkpoints/previous.pt "
-    "checkpoints/best.pt bundle/configs/inference.yaml bundle/configs/metadata.json bundle/models/model.pt2 "
-    "bundle/models/model.safetensors"
-).split()
+WANTED = [
+    "run.json",
+    "config.yaml",
+    "split.csv",
+    "receipt.json",
+    "history.csv",
+    "scores.json",
+    "figures.json",
+    "cases.json",
+    "report.html",
+    "model_card.md",
+    "log.txt",
+    "predictions/val.csv",
+    "predictions/test.csv",
+    "checkpoints/last.pt",
+    "checkpoints/previous.pt",
+    "checkpoints/best.pt",
+    "bundle/configs/inference.yaml",
+    "bundle/configs/metadata.json",
+    "bundle/models/model.pt2",
+    "bundle/models/model.safetensors",
+]
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -74,7 +90,9 @@ def test_exported_bundle_opened_by_medxfer_says_the_same(finished_run: RunFolder
     )
 
 
-def test_bad_file_is_reported_on_its_line_and_the_others_go_on(finished_run: RunFolder, tmp_path: Path) -> None:
+def test_bad_file_is_reported_on_its_line_and_the_others_go_on(
+    finished_run: RunFolder, tmp_path: Path
+) -> None:
     good = finished_run.read("predictions/test.csv")[0]["file"]
     empty = tmp_path / "empty.dcm"
     empty.touch()
@@ -93,11 +111,15 @@ def test_bad_file_is_reported_on_its_line_and_the_others_go_on(finished_run: Run
     assert 0 <= float(rows[2]["p_pneumonia"]) <= 1
 
 
-def test_evaluate_on_the_training_data_again_finds_the_same_test_scores(finished_run: RunFolder, xrays: Path) -> None:
+def test_evaluate_on_the_training_data_again_finds_the_same_test_scores(
+    finished_run: RunFolder, xrays: Path
+) -> None:
     scores = evaluate_on(finished_run.root, xrays)
 
     assert scores["all"]["auroc"]["n"] == 120
-    assert scores["all"]["auroc"]["patients"] == len({row["patient"] for row in finished_run.read("split.csv")})
+    assert scores["all"]["auroc"]["patients"] == len(
+        {row["patient"] for row in finished_run.read("split.csv")}
+    )
 
 
 def test_run_compared_with_itself_differs_by_nothing(finished_run: RunFolder) -> None:

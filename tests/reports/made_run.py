@@ -1,4 +1,4 @@
-"""A run folder as a finished run leaves it: drawn labels and probabilities, everything else by the real functions."""
+"""A run folder as a finished run leaves it: labels and logits drawn, all else by the real functions."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from scipy import ndimage
 
 SIZE = 256
 Map = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]  # what an expression of maps is to the type checker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ def blur_widely(image: Map) -> Map:
     return np.asarray(up @ smoothed @ up.T, np.float32)
 
 
-def step(value: Map, softness: float) -> Map:
+def step(value: Field, softness: float) -> Map:
     """0 far below 0, 1 far above, through a slope `softness` wide."""
     slope = np.asarray(value * np.float32(0.5 / softness), np.float32)
     np.tanh(slope, out=slope)
@@ -131,7 +133,7 @@ def step(value: Map, softness: float) -> Map:
     return slope
 
 
-def disc(x: Map, y: Map) -> Map:
+def disc(x: Field, y: Field) -> Map:
     """Thickness of a ball of radius 1 seen from the front."""
     rest = np.asarray(1 - x * x, np.float32)
     rest -= y * y
@@ -154,13 +156,14 @@ def _blurrer(sigma_px: float) -> Map:
 def project(person: Person, view: View, rng: np.random.Generator) -> Chest:
     """Everything healthy that stands between the tube and the detector."""
     x, y = _place(view, rng)
-    x = x - np.float32(person.scoliosis) * np.sin(3 * y + 1)
+    x = np.asarray(x - np.float32(person.scoliosis) * np.sin(3 * y + 1), np.float32)
     left = x > 0
     wall = _chest_wall(person, y) * _by_side(left, 1 + 0.5 * view.turn, 1 - 0.5 * view.turn)
     across = np.abs(x) / wall
     dome = _diaphragm(person, view, x, left)
     heart = _heart(person, x, y)
-    lungs = _lungs(person, view, x, y, wall, dome, left) * (1 - 0.85 * np.sqrt(heart))
+    lungs = _lungs(person, view, x, y, wall, dome, left)
+    lungs *= 1 - 0.85 * np.sqrt(heart)
     rest = _soft_tissue(person, view, x, y, dome) + 0.15 * heart
     rest += np.float32(person.bone) * (_rib_cage(person, across, y) + _other_bones(view, x, y))
     vessels = _vessels(person, view) * np.minimum(lungs * 4, 1)
@@ -193,7 +196,7 @@ def _chest_wall(person: Person, y: Map) -> Map:
 
 
 def _diaphragm(person: Person, view: View, x: Map, left: NDArray[np.bool_]) -> Map:
-    """y of the domes; the right one is higher, both fall steeply to the sharp angle at the side."""
+    """Height of the domes; the right one is higher, both fall steeply to the sharp angle at the side."""
     top = _by_side(left, person.dome, person.dome + 0.05) + np.float32(view.inspiration)
     away = np.abs(x) - np.float32(0.55 * person.width)
     beyond = np.maximum(away - 0.1, 0)
@@ -252,7 +255,7 @@ def _soft_tissue(person: Person, view: View, x: Map, y: Map, dome: Map) -> Map:
     return np.asarray(body, np.float32)
 
 
-def _bar(distance: Map, half_width: float) -> Map:
+def _bar(distance: Field, half_width: float) -> Map:
     """A bone seen from the side: a shell, denser at its two edges."""
     index = np.minimum(np.abs(distance) * np.float32(512 / half_width), 1023).astype(np.int16)
     return np.asarray(_bar_table()[index], np.float32)
@@ -269,7 +272,7 @@ def _bar_table() -> Map:
 
 
 def _rib_cage(person: Person, across: Map, y: Map) -> Map:
-    """Back ribs fall gently from spine to side; front ribs go on from there, steeply, and end in cartilage."""
+    """Back ribs fall gently from spine to side; front ribs go on from there, steeply, then fade."""
     spacing, drop = np.float32(person.rib_spacing), np.float32(person.rib_drop)
     inside = step(1.03 - across, 0.012)
     tangent = 1 + 0.9 * np.exp(-(((across - 1) / 0.06) ** 2))  # the beam runs along the bone at the side

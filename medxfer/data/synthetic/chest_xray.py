@@ -1,7 +1,7 @@
 """Synthetic chest radiographs, normal or with pneumonia: a small problem that is fair to learn from.
 
-The class shows in the lungs alone. Patient, posture, exposure, maker's photometric interpretation, letters
-and harmless shadows are drawn without regard to it, so that neither brightness nor a header tag gives it away.
+The class shows in the lungs alone. Patient, posture, exposure, photometric interpretation, letters and
+harmless shadows are drawn without regard to it: neither brightness nor a header tag gives it away.
 """
 
 from __future__ import annotations

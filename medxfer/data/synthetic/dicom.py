@@ -24,7 +24,7 @@ class Radiograph:
     """One chest image and what its header says.
 
     Args:
-        pixels: (rows, columns) uint16, 0 to 4095, bright where the beam was weakened, as MONOCHROME2 shows it.
+        pixels: (rows, columns) uint16, 0 to 4095, bright where the beam was weakened (MONOCHROME2).
         patient: PatientID.
         study: Any text that tells studies apart; becomes the study's UID.
         name: Any text that tells images apart; becomes the image's UID.
@@ -47,9 +47,9 @@ class Radiograph:
     burned_in: bool
 
 
-def uid_of(text: str) -> str:
+def uid_of(text: str) -> UID:
     """The UID for a text, always the same: a name-based UUID under 2.25 (DICOM PS3.5, B.2)."""
-    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'medxfer:synthetic:{text}').int}"
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, f'medxfer:synthetic:{text}').int}")
 
 
 def write_radiograph(path: Path, image: Radiograph) -> None:

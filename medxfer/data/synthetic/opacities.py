@@ -15,8 +15,8 @@ VISIBLE = (0.06, 0.2)  # share of the lungs' air that pneumonia replaces
 def pneumonia(chest: Chest, rng: np.random.Generator) -> Map:
     """Share of the air that is replaced by fluid, 0 to 1, (256, 256).
 
-    Drawn again, a few times at most, when too little of it would be seen, since a label that nobody could give
-    teaches nothing, or when it fills so much of the lungs that counting grey pixels would find it.
+    Drawn again, a few times at most, when too little of it would be seen (a label that nobody could give
+    teaches nothing), or when it fills so much of the lungs that counting grey pixels would find it.
     """
     air = float(chest.lungs.sum())
     for _ in range(6):
