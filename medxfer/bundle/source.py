@@ -317,7 +317,7 @@ def _too_large(where: str) -> ConfigError:
 class _Dumper(yaml.SafeDumper):
     """Writes what `read_text` reads back: words that mean something else there are quoted."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # written out: aliases confuse readers
+    def ignore_aliases(self, data: Any) -> bool:  # written out: aliases confuse readers
         return True
 
 

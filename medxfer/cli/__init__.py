@@ -35,6 +35,9 @@ for command in (*run.COMMANDS, *create.COMMANDS, *after.COMMANDS, *look.COMMANDS
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code (DESIGN: 0, 1, 2, 3, 4, 5 or 130)."""
+    # Before torch: threads that spin while they wait make a step 7 times slower as soon as another process wants
+    # a core (docs/decisions.md), and cost nothing measurable when none does.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     # `--debug` is understood wherever it stands.

@@ -1,0 +1,1 @@
+"""From files to batches: cases, readers, preprocessing, cache, splits, augmentation."""

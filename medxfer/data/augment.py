@@ -91,8 +91,8 @@ class RandomIntensity:
         """Change values, clipped to [0, 1]."""
         added, factor, exponent = (column.view(-1, *([1] * (x.ndim - 1))) for column in parameters.unbind(1))
         mean = x.flatten(1).mean(1).view_as(added)
-        x = ((x - mean) * factor + mean + added).clamp(0, 1)
-        return x if self.gamma == 0 else x**exponent
+        changed = (x - mean).mul_(factor).add_(mean + added).clamp_(0, 1)
+        return changed if self.gamma == 0 else changed.pow_(exponent)
 
 
 class RandomNoise:

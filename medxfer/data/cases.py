@@ -11,10 +11,10 @@ from pathlib import Path
 from ..bundle.schema import DataSpec, Layout
 from ..errors import DataError
 from .case import Case, split_word
+from .formats import is_candidate
 from .image import limit, shown
 from .labels import from_table
 from .patients import with_patients
-from .formats import is_candidate
 from .tables import FILE_COLUMNS, Table, match_column, nearest, read_table
 
 # Folders that say what their files are, not what they show: never classes.

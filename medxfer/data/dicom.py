@@ -22,13 +22,12 @@ _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
-def read_dicom(path: Path, content: bytes, kind: str = "DICOM") -> Image:
+def read_dicom(path: Path, content: bytes) -> Image:
     """Decode a DICOM file that holds one image.
 
     Args:
         path: For messages.
         content: The file.
-        kind: Always DICOM.
 
     Returns:
         Values after inversion of MONOCHROME1 (in stored values: x becomes 2^BitsStored - 1 - x, PS3.3 C.7.6.3.1.2)

@@ -101,7 +101,8 @@ def checked(path: Path, image: Image) -> Image:
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = ~np.isfinite(array)
         channel, row, column = (int(index) for index in np.argwhere(bad)[0])
-        seen = f"{int(bad.sum())} values are NaN or infinite, the first at row {row}, column {column}, channel {channel}"
+        place = f"row {row}, column {column}, channel {channel}"
+        seen = f"{int(bad.sum())} values are NaN or infinite, the first at {place}"
         raise DataError(
             shown(path), seen, "finite values", "export the image again, or list it in data.exclude"
         )

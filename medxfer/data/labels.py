@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from ..bundle.schema import DataSpec, Layout
 from ..errors import DataError
 from .case import Case, SplitName, split_word
-from .image import shown
 from .formats import DICOM_SUFFIXES
+from .image import shown
 from .tables import FILE_COLUMNS, Table, match_column, nearest
 
 _YES = {"true": "1", "yes": "1", "false": "0", "no": "0"}
@@ -84,7 +84,7 @@ def from_table(
 
 
 def _finder(root: Path, files: Sequence[Path], table: Table) -> Callable[[int, str], Path | None]:
-    """A function from a cell to its file: by path from the folder or the table, else by a name or stem that is unique."""
+    """A function from a cell to its file: by path, else by a name or stem that is unique."""
     known = {path.relative_to(root).as_posix(): path for path in files}
     beside = table.path.parent.relative_to(root).as_posix() if root in table.path.parents else "."
     by_name: dict[str, list[Path]] = defaultdict(list)
@@ -113,7 +113,8 @@ def _finder(root: Path, files: Sequence[Path], table: Table) -> Callable[[int, s
                 path for path in same if path.relative_to(root).as_posix().startswith(f"{pure.as_posix()}.")
             ]
         if len(same) > 1:
-            seen = f"{shown(text)} fits {len(same)} files: {', '.join(shown(path.relative_to(root)) for path in same[:3])}"
+            first = ", ".join(shown(path.relative_to(root)) for path in same[:3])
+            seen = f"{shown(text)} fits {len(same)} files: {first}"
             raise DataError(
                 table.where(number), seen, "one file a row", "write the path from the data folder"
             )

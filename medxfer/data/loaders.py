@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,14 +71,14 @@ class Batches:
         self._rank, self._world = rank, world
 
     def __len__(self) -> int:
-        return -(-(-(-len(self.rows) // self._world)) // self._batch)
+        return math.ceil(math.ceil(len(self.rows) / self._world) / self._batch)
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Batches of epoch `number`, the same at every call."""
         order = np.array(self.rows, dtype=np.int64)
         if self._shuffle:
             order = np.random.default_rng([self._seed, number]).permutation(order)
-        padded = np.resize(order, -(-len(order) // self._world) * self._world)
+        padded = np.resize(order, math.ceil(len(order) / self._world) * self._world)
         own = padded[self._rank :: self._world]
         for begin in range(0, len(own), self._batch):
             yield self._batch_of(own[begin : begin + self._batch], number)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from ..bundle.schema import PatientSpec
 from ..errors import ConfigError, DataError
 from .case import Case
-from .image import shown
 from .formats import DICOM_SUFFIXES, PICTURE_SUFFIXES
+from .image import shown
 from .tables import Table, match_column
 
 ALONE = "each image counts as its own patient"

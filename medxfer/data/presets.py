@@ -1,5 +1,6 @@
-"""Modality to a visible list of steps. Each step can write itself as MONAI configuration, so that the exported
-bundle computes what training saw.
+"""Modality to a visible list of steps.
+
+Each step can write itself as MONAI configuration, so that the exported bundle computes what training saw.
 """
 
 from __future__ import annotations

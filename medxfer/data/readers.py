@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import DataError
@@ -98,7 +97,7 @@ def decode(path: Path, content: bytes) -> Image:
     if kind is None:
         raise _foreign(path, content)
     try:
-        image = _reader_of(kind)(path, content, kind)
+        image = _decoded(path, content, kind)
     except DataError:
         raise
     except MemoryError:
@@ -123,15 +122,15 @@ def decode(path: Path, content: bytes) -> Image:
     return checked(path, image)
 
 
-def _reader_of(kind: str) -> Callable[[Path, bytes, str], Image]:
-    """The function that decodes a kind; imported when first needed, since DICOM-free work needs no pydicom."""
+def _decoded(path: Path, content: bytes, kind: str) -> Image:
+    """The reader of a kind; imported when first needed, since work without DICOM needs no pydicom."""
     if kind == "DICOM":
         from .dicom import read_dicom
 
-        return read_dicom
+        return read_dicom(path, content)
     from .pictures import read_picture
 
-    return read_picture
+    return read_picture(path, content, kind)
 
 
 def _foreign(path: Path, content: bytes) -> DataError:

@@ -8,7 +8,6 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from ..cards import EncoderCard, WeightsCard, nearest

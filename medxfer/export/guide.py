@@ -29,7 +29,7 @@ def readme(
     said = "The most probable class is the answer."
     if "threshold" in calibration:
         value = f"{calibration['threshold']['value']:.6g}"
-        said = f"The answer is `{classes[-1]}` from a probability of {value} on, which was chosen on validation data."
+        said = f"The answer is `{classes[-1]}` from the probability {value} on, chosen on validation data."
     return TEXT.format(
         docs=own or f"# {metadata['task']}\n\n{metadata['description']}",
         begin=BEGIN,

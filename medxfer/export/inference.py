@@ -69,7 +69,8 @@ def _reading() -> dict[str, Any]:
         "$sorted(filter(lambda path, suffixes=tuple(@suffixes): path.is_file() "
         "and (path.suffix.lower() in suffixes "
         "or ((not path.suffix or path.suffix[1:].isdigit()) "
-        "and path.name.upper() != 'DICOMDIR' and numpy.fromfile(path, 'uint8', 132)[128:].tobytes() == b'DICM')), "
+        "and path.name.upper() != 'DICOMDIR' "
+        "and numpy.fromfile(path, 'uint8', 132)[128:].tobytes() == b'DICM')), "
         "pathlib.Path(@dataset_dir).rglob('*')))"
     )
     # Pillow has turned TIFF itself; palettes become colours; alpha is dropped

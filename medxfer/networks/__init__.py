@@ -1,0 +1,1 @@
+"""Encoder and head as one network; what is frozen."""

@@ -1,0 +1,1 @@
+"""Kinds of question: everything that differs between them, in one object each."""

@@ -1,0 +1,1 @@
+"""The loop, the recipe and what makes both fast and resumable."""

@@ -154,22 +154,21 @@ def _fastest(
 def _trial(
     network: nn.Module, images: Tensor, precision: Precision, *, backward: bool
 ) -> Callable[[], Tensor]:
-    """A function that runs one step on a copy and returns what must agree: logits, and the input's gradient."""
+    """A function that runs one step on a copy and returns what must agree: logits, and gradients of the weights."""
     copied = copy.deepcopy(network)
     precision.place(copied)
     copied.train(backward)
-    x = images.detach().clone(memory_format=precision.torch_format).requires_grad_(backward)
+    x = images.contiguous(memory_format=precision.torch_format)
 
     def run() -> Tensor:
-        x.grad = None
         with torch.set_grad_enabled(backward), precision.autocast():
             features = copied.features(x)  # type: ignore[operator]  # a Network
         flat: Tensor = features.detach().float().flatten()
         if not backward:
             return flat
         features.float().square().mean().backward()
+        gradient = torch.cat([p.grad.float().flatten() for p in copied.parameters() if p.grad is not None])
         copied.zero_grad(set_to_none=True)
-        gradient = torch.zeros(0) if x.grad is None else x.grad.float().flatten()
         return torch.cat([flat / flat.norm(), gradient / gradient.norm()])
 
     return run

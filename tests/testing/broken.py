@@ -1,6 +1,6 @@
 """Encoders with one fault each, named by it; the kit must find every one of them."""
 
-# ruff: noqa: ARG002  # as_map takes what the contract hands it
+# as_map takes what the contract hands it
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def draw_person(rng: np.random.Generator) -> Person:
     """One patient; man or woman, slim or stout."""
     return Person(
         width=rng.uniform(0.64, 0.8),
-        fat=rng.uniform(0.06, 0.24),
+        fat=rng.uniform(0.05, 0.28),
         apex=rng.uniform(-0.84, -0.7),
         dome=rng.uniform(0.32, 0.62),
         scoliosis=rng.normal(0, 0.015),
@@ -81,7 +81,7 @@ def draw_person(rng: np.random.Generator) -> Person:
         rib_spacing=rng.uniform(0.135, 0.175),
         rib_drop=rng.uniform(0.12, 0.3),
         bone=rng.uniform(0.6, 1.2),
-        breast=float(rng.random() < 0.5) * rng.uniform(0.04, 0.17),
+        breast=float(rng.random() < 0.5) * rng.uniform(0.05, 0.26),
         nipples=bool(rng.random() < 0.2),
         vessels=rng.uniform(0.6, 1.35),
         lung=rng.uniform(0.42, 0.66),
@@ -96,7 +96,7 @@ def draw_view(rng: np.random.Generator) -> View:
         rotation_deg=rng.normal(0, 2.2),
         scale=(zoom * rng.uniform(0.96, 1.04), zoom * rng.uniform(0.96, 1.04)),
         shift=(rng.normal(0, 0.04), rng.normal(0, 0.04)),
-        turn=rng.normal(0, 0.07),
+        turn=rng.normal(0, 0.11),
         inspiration=rng.normal(0, 0.06),
         scapula=rng.uniform(0.6, 0.95),
         bubble=float(rng.random() < 0.6) * rng.uniform(0.05, 0.3),

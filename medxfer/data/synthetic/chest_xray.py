@@ -36,7 +36,7 @@ from .chest_anatomy import (
 from .dicom import BITS_STORED, Radiograph, write_radiograph
 from .opacities import harmless, pneumonia
 
-VERSION = 1  # counted up whenever the same seed gives other files
+VERSION = 2  # counted up whenever the same seed gives other files
 CLASSES = ("normal", "pneumonia")
 LABELS = "labels.csv"
 Label = Literal["normal", "pneumonia"]
@@ -135,7 +135,7 @@ def make_radiograph(planned: Planned, seed: int) -> Radiograph:
 def expose(chest: Chest, person: Person, opacity: Map | None, rng: np.random.Generator) -> NDArray[np.uint16]:
     """From attenuation to the stored picture: scatter, noise, tone curve, collimation, 12 bits."""
     air, vessels = person.lung * chest.lungs, chest.vessels
-    texture = 1 + np.float32(0.035) * smooth_noise(rng, 48)
+    texture = 1 + np.float32(0.025) * smooth_noise(rng, 48)
     shadow = harmless(chest, rng)
     if opacity is not None:
         # Fluid replaces air; the vessels in it lose their outline.
@@ -143,7 +143,7 @@ def expose(chest: Chest, person: Person, opacity: Map | None, rng: np.random.Gen
     weakened = chest.rest + shadow * (chest.rest > 0.05) + vessels - air * texture
     weakened = np.float32(0.85) * weakened + np.float32(0.15) * blur_widely(weakened)
 
-    dose = rng.uniform(0.005, 0.022)
+    dose = rng.uniform(0.004, 0.016)
     grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32)
     weakened += np.float32(dose) * grain * np.exp(np.float32(0.9) * (weakened - np.float32(0.5)))
     weakened = blur(weakened, float(rng.choice((0.5, 0.7, 0.9))))

@@ -9,7 +9,7 @@ import numpy as np
 from .chest_anatomy import Chest, Map, disc, smooth_noise, step
 
 Side = Literal[-1, 1]  # of the image; -1 is the patient's right lung
-VISIBLE = (0.06, 0.2)  # share of the lungs' air that pneumonia replaces
+VISIBLE = (0.06, 0.17)  # share of the lungs' air that pneumonia replaces
 
 
 def pneumonia(chest: Chest, rng: np.random.Generator) -> Map:
@@ -42,9 +42,9 @@ def _infiltrate(chest: Chest, rng: np.random.Generator) -> Map:
     else:
         shape = _perihilar(chest, side, rng)
     mottle = 0.35 * smooth_noise(rng, 14) + 0.4 * smooth_noise(rng, 28) + 0.3 * smooth_noise(rng, 56)
-    coarse = rng.uniform(0.3, 0.8)
+    coarse = rng.uniform(0.4, 0.85)
     textured = shape * np.clip(1 + np.float32(coarse) * mottle, 0.3, 1.8)
-    density = 0.62 + 0.36 * rng.beta(1.4, 1.4)
+    density = 0.7 + 0.3 * rng.beta(1.4, 1.4)
     return np.asarray(np.minimum(np.float32(density) * textured, 0.95), np.float32)
 
 
@@ -104,7 +104,7 @@ def harmless(chest: Chest, rng: np.random.Generator) -> Map:
 
     Crowded vessels over the diaphragm, a skin fold, scars, calcified spots, and uneven soft tissue.
     """
-    shadow = np.float32(rng.uniform(0.01, 0.06)) * smooth_noise(rng, 4)
+    shadow = np.float32(rng.uniform(0.02, 0.085)) * smooth_noise(rng, 3)
     if rng.random() < 0.35:
         height = rng.uniform(0.08, 0.25)
         streaks = 1 + 0.35 * smooth_noise(rng, 40)
