@@ -167,7 +167,7 @@ def _receipt_rows(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows.pop("tensors", None)
     counts, notes = rows.pop("counts", {}), rows.pop("notes", [])
     coverage = rows.pop("coverage", None)
-    shown = [(name, str(value)) for name, value in rows.items() if value is not None]
+    shown = [(name.replace("_", " "), str(value)) for name, value in rows.items() if value is not None]
     if coverage is not None:
         shown.append(("coverage", f"{float(coverage):.1%} of the encoder's parameters came from the file"))
     if counts:
