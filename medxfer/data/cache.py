@@ -20,9 +20,9 @@ from ..errors import DataError
 from ..files import explained, home, require_space, sha256_of, write_json
 from ..progress import Progress
 from .case import Case
-from .image import Refused
+from .image import Refused, shown
 from .presets import Step, preprocess
-from .readers import read_image
+from .readers import decode, load_bytes
 
 VERSION = 1  # counted up when readers or steps give other numbers for the same file
 READERS = 2  # threads; Pillow, pydicom and torch release the interpreter while they work
@@ -77,9 +77,9 @@ def cache_arrays(
     recipe = [step.monai() for step in steps]
     key = hashlib.sha256(json.dumps([VERSION, store, recipe, digests]).encode()).hexdigest()[:32]
     entry = home() / "cache" / key
-    kept = _open_entry(entry, len(cases))
+    kept = _open_entry(entry, cases)
     if kept is None:
-        kept = _fill(entry, cases, steps, store, say)
+        kept = _fill(entry, cases, digests, steps, store, say)
     images, refused = kept
     if refused and (on_bad_image == "stop" or len(refused) == len(cases)):
         raise _bad_images(list(refused.values()), len(cases))
@@ -96,13 +96,19 @@ def cache_arrays(
 
 def _digest(path: Path) -> str:
     try:
-        return sha256_of(path)
+        # Opening a pipe would wait for ever; the reader names what it is.
+        return sha256_of(path) if path.is_file() else "unreadable"
     except OSError:
         return "unreadable"
 
 
 def _fill(
-    entry: Path, cases: Sequence[Case], steps: tuple[Step, ...], store: str, say: Progress
+    entry: Path,
+    cases: Sequence[Case],
+    digests: Sequence[str],
+    steps: tuple[Step, ...],
+    store: str,
+    say: Progress,
 ) -> tuple[np.ndarray, dict[int, Refused]]:
     """Read everything into a new entry and move it into place."""
     temporary = entry.with_name(f".{entry.name}.tmp-{os.getpid()}")
@@ -113,7 +119,9 @@ def _fill(
         temporary.mkdir(parents=True)
         try:
             with say.bar("read images", len(cases)) as advance, ThreadPoolExecutor(READERS) as pool:
-                for row, result in enumerate(pool.map(lambda case: _read(case, steps, store), cases)):
+                for row, result in enumerate(
+                    pool.map(lambda case, digest: _read(case, digest, steps, store), cases, digests)
+                ):
                     advance()
                     if isinstance(result, Refused):
                         refused[row] = result
@@ -142,9 +150,14 @@ def _fill(
     return np.load(entry / "images.npy", mmap_mode="c"), refused
 
 
-def _read(case: Case, steps: tuple[Step, ...], store: str) -> np.ndarray | Refused:
+def _read(case: Case, digest: str, steps: tuple[Step, ...], store: str) -> np.ndarray | Refused:
+    path = case.images[0]
     try:
-        x = preprocess(read_image(case.images[0]), steps)
+        content = load_bytes(path)
+        if hashlib.sha256(content).hexdigest() != digest:
+            seen, todo = "it changed while it was read", "wait until it is written, then run again"
+            raise DataError(str(path), seen, "a file at rest", todo)
+        x = preprocess(decode(path, content), steps)
     except DataError as error:
         return Refused(
             case=case.id, where=error.where, seen=error.seen, accepted=error.accepted, todo=error.todo
@@ -154,35 +167,40 @@ def _read(case: Case, steps: tuple[Step, ...], store: str) -> np.ndarray | Refus
     return x.half().numpy()
 
 
-def _open_entry(entry: Path, count: int) -> tuple[np.ndarray, dict[int, Refused]] | None:
+def _open_entry(entry: Path, cases: Sequence[Case]) -> tuple[np.ndarray, dict[int, Refused]] | None:
     """A kept entry whose content is still what was written; a damaged one is removed and None returned."""
     if not entry.is_dir():
         return None
     try:
         head = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
-        if head["sha256"] != sha256_of(entry / "images.npy") or head["cases"] != count:
+        if head["sha256"] != sha256_of(entry / "images.npy") or head["cases"] != len(cases):
             raise ValueError("damaged")
         # Copy on write: torch refuses to share read-only memory in silence.
         images = np.load(entry / "images.npy", mmap_mode="c")
-        return images, {int(row): Refused(**one) for row, one in head["refused"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+        return images, {int(row): _as_refused(cases[int(row)], one) for row, one in head["refused"].items()}
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
 def _as_plain(one: Refused) -> dict[str, str]:
-    return {
-        "case": one.case,
-        "where": one.where,
-        "seen": one.seen,
-        "accepted": one.accepted,
-        "todo": one.todo,
-    }
+    """Without names: the same content may lie elsewhere the next time."""
+    return {"seen": one.seen, "accepted": one.accepted, "todo": one.todo}
+
+
+def _as_refused(case: Case, plain: dict[str, str]) -> Refused:
+    return Refused(
+        case=case.id,
+        where=shown(case.images[0]),
+        seen=plain["seen"],
+        accepted=plain["accepted"],
+        todo=plain["todo"],
+    )
 
 
 def _bad_images(refused: Sequence[Refused], count: int) -> DataError:
-    shown = "; ".join(f"{one.case}: {one.seen}" for one in refused[:SHOWN])
+    first = "; ".join(f"{one.case}: {one.seen}" for one in refused[:SHOWN])
     more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
     todo = f"mend them, list them in data.exclude, or leave them out: --set data.on_bad_image=skip ({refused[0].todo})"
-    seen = f"{len(refused)} of {count} cannot be used: {shown}{more}"
+    seen = f"{len(refused)} of {count} cannot be used: {first}{more}"
     return DataError("images", seen, refused[0].accepted or "readable images", todo)

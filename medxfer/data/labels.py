@@ -60,7 +60,7 @@ def from_table(
             continue
         cases.append(
             Case(
-                id=path.relative_to(root).as_posix(),
+                id=shown(path.relative_to(root).as_posix()),
                 images=(path,),
                 patient="",
                 label=label_of(row[label_column]),

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, cast
 from ..bundle.schema import SplitSpec
 from ..errors import DataError
 from .cases import Case
+from .image import shown
 
 Name = Literal["train", "val", "test"]
 NAMES: tuple[Name, ...] = ("train", "val", "test")
@@ -60,7 +61,7 @@ class Splits:
                 "patient": self.cases[row].patient,
                 "split": name,
                 "class": self.classes[row],
-                "file": str(self.cases[row].images[0]),
+                "file": shown(self.cases[row].images[0]),
                 "sha256": arrays.sha256[row],
             }
             for name in NAMES

@@ -123,7 +123,6 @@ def read_table(path: Path) -> Table:
 
 
 def _text_of(path: Path) -> tuple[str, tuple[str, ...]]:
-    notes: tuple[str, ...] = ()
     try:
         size = path.stat().st_size
         if size > limit("CSV_BYTES"):

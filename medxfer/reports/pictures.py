@@ -74,7 +74,7 @@ def _overlaid(picture: Pixels, cam: Pixels) -> Pixels:
 
 
 def _write(folder: RunFolder, name: str, picture: Pixels) -> None:
-    image = Image.fromarray((picture * 255).round().astype(np.uint8), "RGB")
+    image = Image.fromarray((picture * 255).round().astype(np.uint8))
     factor = -(-SIDE // max(image.size))  # rounded up
     if factor > 1:
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)

@@ -60,3 +60,11 @@ def test_an_unfinished_run_has_a_card(tmp_path: Path) -> None:
     folder.write("run.json", {"status": "failed"})
 
     assert "the run is not finished" in write_model_card(folder).read_text(encoding="utf-8")
+
+
+def test_a_table_ends_with_an_empty_line(finished: RunFolder) -> None:
+    lines = write_model_card(finished).read_text(encoding="utf-8").splitlines()
+
+    after = [second for first, second in zip(lines, lines[1:], strict=False) if first.startswith("|")]
+
+    assert all(line == "" or line.startswith("|") for line in after)
