@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 
+# Without a handler Python itself would print warnings a second time.
+logging.getLogger("medxfer").addHandler(logging.NullHandler())
+
+
 class Advance(Protocol):
     """Called as work goes on; `note` is short text such as `loss 0.31`."""
 

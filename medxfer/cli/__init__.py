@@ -15,18 +15,20 @@ from .. import __version__
 from ..errors import MedxferError
 from . import after, create, look, run
 
+ABOUT = """Transfer learning in medical imaging: from a folder of images to a measured, explained, portable model.
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+\b
+medxfer run bundles/pneumonia_cls              the main job, on built-in synthetic data
+medxfer run bundles/pneumonia_cls --data DIR   the same on your images
+medxfer init mine --data DIR                   a bundle for your own question
+"""
+
+
+@click.group(help=ABOUT, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="medxfer")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def medxfer(debug: bool) -> None:
-    r"""Transfer learning in medical imaging: from a folder of images to a measured, explained, portable model.
-
-    \b
-    medxfer run bundles/pneumonia_cls                the main job, on built-in synthetic data
-    medxfer run bundles/pneumonia_cls --data DIR     the same on your images
-    medxfer init mine --data DIR                     a bundle for your own question
-    """
+    """Commands of medxfer; `main` reads --debug, which is understood wherever it stands."""
 
 
 for command in (*run.COMMANDS, *create.COMMANDS, *after.COMMANDS, *look.COMMANDS):

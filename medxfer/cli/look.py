@@ -30,9 +30,19 @@ def encoders(name: str | None, dims: str | None, modality: str | None, as_json: 
     if as_json:
         click.echo(json.dumps([row for one in listings for row in _rows_of(one)], indent=1))
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("encoder", "dims", "parameters", "weights", "trained on", "licence", "size", "here", "from")
+    table = Table(
+        Column("encoder", no_wrap=True),
+        "dims",
+        "parameters",
+        "weights",
+        "trained on",
+        "licence",
+        "size",
+        "here",
+        "from",
+    )
     for row in (row for one in listings for row in _rows_of(one)):
         here = "" if row["here"] is None else "yes" if row["here"] else "no"
         size = f"{row['size_bytes'] / 1e6:.0f} MB" if row["size_bytes"] else ""

@@ -51,9 +51,9 @@ def run(
 ) -> None:
     """Train and measure what BUNDLE describes: a bundle folder or a YAML file."""
     if (bundle is None) == (resume is None):
-        raise ConfigError(
-            "medxfer run", "no BUNDLE" if bundle is None else "BUNDLE and --resume", "one of them", ""
-        )
+        seen = "neither BUNDLE nor --resume" if bundle is None else "BUNDLE and --resume"
+        todo = "medxfer run bundles/pneumonia_cls, or medxfer run --resume RUN"
+        raise ConfigError("medxfer run", seen, "one of them", todo)
     given = any((data, overrides, weights, split_file, out, print_config, trust))
     if resume is not None and given:
         accepted = "--accept-changes, --device and --quiet"
