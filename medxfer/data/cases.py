@@ -201,7 +201,9 @@ def _from_folders(root: Path, files: Sequence[Path], notes: list[str]) -> list[C
         if len(parts) < depth + 2 or (splits and split is None):
             stray += 1
             continue
-        cases.append(Case(id=shown("/".join(parts)), images=(path,), patient="", label=parts[depth], split=split))
+        cases.append(
+            Case(id=shown("/".join(parts)), images=(path,), patient="", label=parts[depth], split=split)
+        )
     if not cases:
         accepted = "a folder for each class, with images in it"
         raise DataError(

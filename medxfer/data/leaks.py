@@ -24,7 +24,9 @@ class Duplicates:
     """Groups of rows of the arrays; each group has two or more."""
 
     exact: tuple[tuple[int, ...], ...] = ()
-    near: tuple[tuple[int, ...], ...] = ()  # groups joined by near or exact equality, without the purely exact ones
+    near: tuple[
+        tuple[int, ...], ...
+    ] = ()  # groups joined by near or exact equality, without the purely exact ones
 
 
 def find_duplicates(arrays: Arrays) -> Duplicates:

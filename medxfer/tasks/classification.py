@@ -64,6 +64,7 @@ class Classification:
             )
         self._balance, self._loss, self._gamma, self._dropout = balance, loss, gamma, dropout
         self._weights: Tensor | None = None
+        self._shares: list[float] | None = None  # cases a class in training: what the trivial rule knows
 
     def read_label(self, case: Case) -> int:
         """Number of the case's class."""
@@ -85,9 +86,10 @@ class Classification:
 
     def prepare(self, targets: Tensor) -> None:
         """Class weights from the training targets: N / (classes x count), so that their mean over cases is 1."""
+        counts = torch.bincount(targets, minlength=len(self.classes)).float()
+        self._shares = counts.tolist()
         if self._balance == "weights":
-            counts = torch.bincount(targets, minlength=len(self.classes)).clamp_min(1)
-            self._weights = targets.numel() / (len(self.classes) * counts.float())
+            self._weights = targets.numel() / (len(self.classes) * counts.clamp_min(1))
 
     def loss(self, output: Tensor, target: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
         """Cross-entropy or focal loss of logits (B, classes), weighted by class."""
@@ -153,9 +155,11 @@ class Classification:
                 threshold=threshold,
                 seed=seed,
             )
-            scores[name] = {key: dataclasses.asdict(value) for key, value in found.items()}
-            base = statistics.baseline_of(one.labels, one.patients, classes=self.classes, seed=seed)
-            scores["baseline"][name] = {key: dataclasses.asdict(value) for key, value in base.items()}
+            scores[name] = {key: value.to_plain() for key, value in found.items()}
+            base = statistics.baseline_of(
+                one.labels, one.patients, classes=self.classes, shares=self._shares, seed=seed
+            )
+            scores["baseline"][name] = {key: value.to_plain() for key, value in base.items()}
         scores["alarms"] = statistics.alarms_of(scores)
         return scores
 

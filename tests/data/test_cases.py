@@ -23,7 +23,7 @@ def find(root: Path, **options: object) -> Found:
 def refusal(root: Path, **options: object) -> DataError:
     with pytest.raises(DataError) as caught:
         find(root, **options)
-    assert caught.value.seen and caught.value.accepted
+    assert all((caught.value.seen, caught.value.accepted))
     return caught.value
 
 
@@ -48,7 +48,9 @@ def test_folders_are_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("names", "splits"), [(("TRAIN", "Valid", "test"), {"train", "val", "test"}),
                                               (("training", "validation"), {"train", "val"})])  # fmt: skip
-def test_split_folders_are_known_by_many_names(tmp_path: Path, names: tuple[str, ...], splits: set[str]) -> None:
+def test_split_folders_are_known_by_many_names(
+    tmp_path: Path, names: tuple[str, ...], splits: set[str]
+) -> None:
     for name in names:
         class_folders(tmp_path, 2, name)
 
@@ -87,7 +89,8 @@ def test_images_without_classes_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_table_gives_labels_patients_splits_and_extra_columns(tmp_path: Path) -> None:
-    text = "file,label,patient,split,age\nimages/i0.png,a,7,train,3\ni1.png,b,8,,4\ni2,a,9,Valid,5\nimages/i3,b,9,test,6\n"
+    rows = ("images/i0.png,a,7,train,3", "i1.png,b,8,,4", "i2,a,9,Valid,5", "images/i3,b,9,test,6")
+    text = "\n".join(("file,label,patient,split,age", *rows))
 
     found = find(table(tmp_path, text))
 
@@ -120,7 +123,8 @@ def test_tl4_rows_of_missing_files_are_counted_and_named(tmp_path: Path) -> None
     error = refusal(table(tmp_path, text))
 
     assert "7 of 11 rows" in error.seen
-    assert "gone4" in error.seen and "gone5" not in error.seen
+    assert "gone4" in error.seen
+    assert "gone5" not in error.seen
     assert "line 6" in error.seen
     assert len(find(tmp_path, on_bad_image="skip").cases) == 4
 
@@ -317,6 +321,8 @@ def test_real_folders_of_other_shapes(shared: Path) -> None:
     assert find(data / "brain_mri").layout == "class_folders"
     assert len(find(data / "abdomen_chest").cases) == 75
     assert find(data / "lung_nodule_ct").layout == "csv"
-    findings = find(data / "chest_xray_findings", column="source_class", patient=PatientSpec(column="patient_id"))
+    findings = find(
+        data / "chest_xray_findings", column="source_class", patient=PatientSpec(column="patient_id")
+    )
     assert len({case.patient for case in findings.cases}) == 264
     assert "several label tables" in refusal(data / "chest_xray_findings").seen

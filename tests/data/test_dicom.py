@@ -26,7 +26,7 @@ def refusal(path: Path) -> DataError:
     with pytest.raises(DataError) as caught:
         read_image(path)
     assert path.name in caught.value.where
-    assert caught.value.seen and caught.value.accepted and caught.value.todo
+    assert all((caught.value.seen, caught.value.accepted, caught.value.todo))
     return caught.value
 
 
@@ -112,7 +112,9 @@ def test_d14_unknown_codec_is_named_by_its_uid(tmp_path: Path) -> None:
     assert "1.2.840.10008.1.2.4.106" in refusal(saved(data, tmp_path / "a.dcm")).seen
 
 
-def test_d14_codec_that_is_not_installed_names_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_d14_codec_that_is_not_installed_names_the_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pydicom.pixels.decoders import RLELosslessDecoder
 
     data = dicom(ramp())
@@ -305,8 +307,9 @@ def test_real_dicom_files_read_as_expected(shared: Path) -> None:
         try:
             image = read_image(path)
         except DataError as error:
-            assert "codec" in error.seen  # an extra that is not installed
-            continue
+            if "codec" in error.seen:  # an extra that is not installed
+                continue
+            raise
         if image.applied[:1] == ("MONOCHROME1 inverted",) or any("padding" in text for text in image.applied):
             continue  # the table holds stored values
         found = [image.array.min(), image.array.max(), image.array.mean()]

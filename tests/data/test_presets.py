@@ -127,14 +127,18 @@ def test_padding_is_centred_and_takes_the_minimum() -> None:
     assert (padded[0, 0] == 2).all()
 
 
-def test_resizing_is_within_a_level_of_pillow(tmp_path: Path) -> None:
+def test_resizing_is_within_a_level_of_pillow() -> None:
     import numpy as np
     from PIL import Image
 
     values = chest(1, side=224)
-    small = np.asarray(Image.fromarray(values).resize((128, 128), Image.Resampling.BILINEAR), dtype=np.float32)
+    small = np.asarray(
+        Image.fromarray(values).resize((128, 128), Image.Resampling.BILINEAR), dtype=np.float32
+    )
 
-    assert np.abs(Resize(128)(torch.from_numpy(values.astype(np.float32))[None])[0].numpy() - small).max() <= 1
+    assert (
+        np.abs(Resize(128)(torch.from_numpy(values.astype(np.float32))[None])[0].numpy() - small).max() <= 1
+    )
 
 
 def test_luminance_weighs_colours() -> None:
@@ -144,7 +148,10 @@ def test_luminance_weighs_colours() -> None:
 
 
 def test_own_list_of_steps_replaces_the_presets() -> None:
-    own = (Component(target="Channels", arguments={"count": 1}), Component(target="Resize", arguments={"size": 32}))
+    own = (
+        Component(target="Channels", arguments={"count": 1}),
+        Component(target="Resize", arguments={"size": 32}),
+    )
 
     steps = steps_of(ImagesSpec(transforms=own), 1)
 

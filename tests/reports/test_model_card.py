@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from medxfer.reports.model_card import as_markdown, write_model_card
@@ -65,6 +66,6 @@ def test_an_unfinished_run_has_a_card(tmp_path: Path) -> None:
 def test_a_table_ends_with_an_empty_line(finished: RunFolder) -> None:
     lines = write_model_card(finished).read_text(encoding="utf-8").splitlines()
 
-    after = [second for first, second in zip(lines, lines[1:], strict=False) if first.startswith("|")]
+    after = [second for first, second in pairwise(lines) if first.startswith("|")]
 
     assert all(line == "" or line.startswith("|") for line in after)
