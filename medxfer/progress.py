@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-
 # Without a handler Python itself would print warnings a second time.
 logging.getLogger("medxfer").addHandler(logging.NullHandler())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from scipy.fft import dctn
 from torch.nn import functional
 
 from .cache import Arrays
+from .splits import joined_groups
 
 HASH_BITS = 4  # of 64, by which near duplicates may differ
 CORRELATION = 0.98  # of the 32 x 32 pictures, that near duplicates must reach
@@ -24,9 +24,8 @@ class Duplicates:
     """Groups of rows of the arrays; each group has two or more."""
 
     exact: tuple[tuple[int, ...], ...] = ()
-    near: tuple[
-        tuple[int, ...], ...
-    ] = ()  # groups joined by near or exact equality, without the purely exact ones
+    # Joined by near or exact equality, without the purely exact ones.
+    near: tuple[tuple[int, ...], ...] = ()
 
 
 def find_duplicates(arrays: Arrays) -> Duplicates:
@@ -42,28 +41,9 @@ def find_duplicates(arrays: Arrays) -> Duplicates:
         by_content[hashlib.sha256(np.ascontiguousarray(arrays.images[row]).tobytes()).hexdigest()].append(row)
     exact = tuple(tuple(rows) for rows in by_content.values() if len(rows) > 1)
     pairs = _near_pairs(small)
-    joined = joined_groups(len(small), [*exact, *pairs])
+    joined = [group for group in joined_groups(len(small), [*exact, *pairs]) if len(group) > 1]
     known = {frozenset(group) for group in exact}
     return Duplicates(exact=exact, near=tuple(group for group in joined if frozenset(group) not in known))
-
-
-def joined_groups(count: int, groups: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Groups that share a member become one; singles are left out."""
-    parent = list(range(count))
-
-    def root(one: int) -> int:
-        while parent[one] != one:
-            parent[one] = parent[parent[one]]
-            one = parent[one]
-        return one
-
-    for group in groups:
-        for other in group[1:]:
-            parent[root(other)] = root(group[0])
-    found: dict[int, list[int]] = defaultdict(list)
-    for one in range(count):
-        found[root(one)].append(one)
-    return [tuple(members) for members in found.values() if len(members) > 1]
 
 
 def _small_pictures(arrays: Arrays) -> np.ndarray:

@@ -6,6 +6,7 @@ Each step can write itself as MONAI configuration, so that the exported bundle c
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -220,9 +221,24 @@ def fill_in(bundle: Bundle) -> Bundle:
     transforms = images.transforms
     if transforms is None:
         transforms = default_components(images, bundle.encoder.in_channels)
+    _require_agreement(images, transforms)
     augment = images.augment if images.augment is not None else default_augment(images.preset)
     images = dataclasses.replace(images, transforms=transforms, augment=augment)
     return resolve_phases(dataclasses.replace(bundle, images=images))
+
+
+def _require_agreement(images: ImagesSpec, transforms: Sequence[Component]) -> None:
+    """Refuse a list of steps that gives another size or store than the bundle says beside it."""
+    for target, argument, wanted in (("Resize", "size", images.size), ("Quantise", "store", images.store)):
+        for number, step in enumerate(transforms):
+            given = step.arguments.get(argument, wanted)
+            if step.target == target and given != wanted:
+                seen = f"{argument} {given}, but images.{argument} is {wanted}"
+                other = f"images.transforms.{number}.{argument}={wanted}"
+                todo = f"set both: --set images.{argument}={wanted} --set {other}"
+                raise ConfigError(
+                    f"images.transforms.{number} ({target})", seen, "one value in both places", todo
+                )
 
 
 def steps_of(images: ImagesSpec, in_channels: int, *, trusted: bool = False) -> tuple[Step, ...]:

@@ -7,9 +7,13 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ..bundle.schema import SplitSpec
 from ..errors import DataError
@@ -172,14 +176,6 @@ def _first(names: Sequence[str], count: int = 5) -> str:
 
 def _groups(cases: Sequence[Case], duplicates: DuplicateGroups, spec: SplitSpec) -> list[list[int]]:
     """Rows that must stay together."""
-    parent = list(range(len(cases)))
-
-    def root(one: int) -> int:
-        while parent[one] != one:
-            parent[one] = parent[parent[one]]
-            one = parent[one]
-        return one
-
     joined: list[Sequence[int]] = [*duplicates.exact, *duplicates.near]
     if spec.by == "patient":
         for key_of in (_patient, _study):
@@ -188,13 +184,19 @@ def _groups(cases: Sequence[Case], duplicates: DuplicateGroups, spec: SplitSpec)
                 if key := key_of(case):
                     by_key[key].append(row)
             joined += list(by_key.values())
-    for group in joined:
-        for other in group[1:]:
-            parent[root(other)] = root(group[0])
+    return [list(group) for group in joined_groups(len(cases), joined)]
+
+
+def joined_groups(count: int, groups: Iterable[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Groups that share a member become one; rows in no group stay alone."""
+    pairs = [(group[0], other) for group in groups for other in group[1:]]
+    first, second = zip(*pairs, strict=True) if pairs else ((), ())
+    graph = coo_matrix((np.ones(len(pairs), np.int8), (first, second)), shape=(count, count))
+    _, number_of = connected_components(graph, directed=False)
     found: dict[int, list[int]] = defaultdict(list)
-    for row in range(len(cases)):
-        found[root(row)].append(row)
-    return list(found.values())
+    for row, number in enumerate(number_of):
+        found[int(number)].append(row)
+    return [tuple(members) for members in found.values()]
 
 
 def _hold_out(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from torch import Tensor
 
+from medxfer.bundle.parser import load_bundle
 from medxfer.bundle.schema import Component, ImagesSpec
 from medxfer.data.presets import (
     Channels,
@@ -17,6 +19,7 @@ from medxfer.data.presets import (
     Resize,
     default_augment,
     default_components,
+    fill_in,
     preprocess,
     steps_of,
 )
@@ -24,6 +27,8 @@ from medxfer.data.readers import read_image
 from medxfer.errors import ConfigError
 
 from .faults import chest, picture
+
+BUNDLE = Path(__file__).parents[2] / "bundles" / "pneumonia_cls"
 
 
 def noise(*shape: int, top: float = 4095, seed: int = 0) -> Tensor:
@@ -167,3 +172,11 @@ def test_default_lists_name_every_argument_and_unknown_presets_are_refused() -> 
     assert {component.target for component in default_augment("xray")} == {"RandomAffine", "RandomIntensity"}
     with pytest.raises(ConfigError, match="xray"):
         steps_of(ImagesSpec(preset="xrey"), 1)
+
+
+def test_another_size_beside_a_written_out_list_is_refused() -> None:
+    bundle = load_bundle(BUNDLE)
+    images = dataclasses.replace(fill_in(bundle).images, size=160)
+
+    with pytest.raises(ConfigError, match=r"size 128, but images\.size is 160"):
+        fill_in(dataclasses.replace(bundle, images=images))
