@@ -54,6 +54,7 @@ def main() -> None:
         "runs": runs,
     }
     path = ROOT / "benchmarks" / "results" / f"pneumonia_cls-{kind}{arguments.name}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name, found in result["summary"].items():
         print(
