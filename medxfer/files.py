@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .errors import RunError
+from .errors import ConfigError, RunError
 
 
 def home() -> Path:
@@ -63,8 +63,11 @@ def write_atomic(path: Path, content: str | bytes | Callable[[Path], None]) -> P
         `path`.
 
     Raises:
+        ConfigError: `path` is a folder.
         RunError: No space, no permission, or another fault of the disk; nothing is left behind.
     """
+    if path.is_dir() or not path.name:
+        raise ConfigError(str(path), "a folder", "the name of a file", "name a file in it")
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)

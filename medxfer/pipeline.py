@@ -75,9 +75,10 @@ def run_bundle(
     with world_of_environment(request.device) as world:
         say = say if world.first else Progress(quiet=True)
         device = surroundings.pick_device(request.device, world.local_rank)
+        own = request.out is not None and request.out.is_dir()  # a folder of the user's, never removed
         root = RunFolder.create(request.out, loaded.name).root if world.first else None
         folder = RunFolder(Path(world.agree(root) or "."))
-        with _owned(folder, world), _removed_if_refused(folder, world):
+        with _owned(folder, world), _removed_if_refused(folder, world, keep=own):
             setup, facts = _prepare(loaded, folder, device, world, request, say)
         with _owned(folder, world), _told(folder, world, say):
             _train_and_tell(setup, facts, say)
@@ -122,6 +123,9 @@ def _prepare(
     steps = presets.steps_of(bundle.images, bundle.encoder.in_channels, trusted=bundle.trusted)
     arrays = cache_arrays(found.cases, steps, bundle.images.store, say, on_bad_image=bundle.data.on_bad_image)
     splits = _split(bundle, arrays, task, request.split_file)
+    say(f"{len(arrays.cases)} images ({found.layout}); patients told apart by {found.patient_key}")
+    for note in (*found.notes, *splits.notes):
+        say(f"note: {note}")
     facts.seconds["read"] = facts.lap()
     torch.manual_seed(bundle.seed)
     encoder, receipt = create_encoder(bundle.encoder)
@@ -149,7 +153,6 @@ def _prepare(
         ),
     )
     if world.first and not folder.has("config.yaml"):
-        folder.write("config.yaml", to_yaml(bundle))
         folder.write("split.csv", splits.rows(arrays))
         folder.write("receipt.json", receipt.to_json())
         folder.write("run.json", surroundings.describe_run(bundle, request.command, device, world.size))
@@ -159,6 +162,7 @@ def _prepare(
             data=_describe_data(bundle, found, arrays, splits, task),
             refused=[dataclasses.asdict(one) for one in arrays.refused],
         )  # fmt: skip
+        folder.write("config.yaml", to_yaml(bundle))
         surroundings.seal_config(folder)
     say(receipt.table())
     facts.seconds["prepare"] = facts.lap()
@@ -285,13 +289,16 @@ def _owned(folder: RunFolder, world: World) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _removed_if_refused(folder: RunFolder, world: World) -> Iterator[None]:
-    """A run that is refused before training leaves no folder behind."""
+def _removed_if_refused(folder: RunFolder, world: World, *, keep: bool) -> Iterator[None]:
+    """A run that is refused before training leaves no folder behind, or an empty one that was there before."""
     try:
         yield
     except BaseException:
         if world.first:
-            shutil.rmtree(folder.root, ignore_errors=True)
+            for path in folder.root.iterdir():
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            if not keep:
+                folder.root.rmdir()
         raise
 
 

@@ -59,7 +59,7 @@ class RunFolder:
             root, number = stem, 2
             while root.exists():
                 root, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-        elif root.exists() and (not root.is_dir() or any(root.iterdir())):
+        elif root.exists() and not _is_free(root):
             todo = f"name another folder, or go on with it: medxfer run --resume {root}"
             raise ConfigError(f"--out {root}", "exists already", "a folder that is absent or empty", todo)
         with explained(root):
@@ -78,6 +78,11 @@ class RunFolder:
         if not root.is_dir():
             raise DataError(
                 str(root), "no such folder", "a run folder", "name the folder that `medxfer run` printed"
+            )
+        if _is_free(root) and (root / "checkpoints").is_dir():
+            todo = "run the same command again, with --out naming this folder or none"
+            raise DataError(
+                str(root), "nothing in it to go on from: it was stopped before training", "a run", todo
             )
         for name in ("run.json", "config.yaml"):
             if not (root / name).is_file():
@@ -136,6 +141,14 @@ class RunFolder:
         """Keep other processes out while this one writes."""
         with locked(self.root / "lock"):
             yield
+
+
+def _is_free(root: Path) -> bool:
+    """Whether a folder is empty but for what a run that was killed before its first decision leaves."""
+    if not root.is_dir():
+        return False
+    left = {path.relative_to(root).as_posix() for path in root.rglob("*")}
+    return left <= {"checkpoints", "predictions", "lock", "log.txt", "run.json", "split.csv", "receipt.json"}
 
 
 def csv_text(rows: Rows) -> str:

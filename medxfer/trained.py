@@ -82,7 +82,7 @@ class Trained:
             `reason`. A bad file is a row with its reason; the others go on.
 
         Raises:
-            DataError: A path that does not exist, or a folder without files.
+            DataError: A folder without files.
         """
         files = [file for path in paths for file in _expand(Path(path))]
         rows: list[dict[str, object]] = []
@@ -198,7 +198,24 @@ def evaluate_on(run: Path | str, data: Path, *, part: str = "all", say: Progress
     )  # fmt: skip
     predictions = predict_rows(trained.network, trained.task, batches, arrays, say, part)
     finished = trained.task.finish(predictions, trained.calibration)
-    return trained.task.score({part: finished}, trained.calibration, seed=trained.bundle.seed)
+    scores = trained.task.score({part: finished}, trained.calibration, seed=trained.bundle.seed)
+    seen = _seen_in_training(Path(run), arrays.sha256)
+    if seen:
+        alarm = f"{seen} of {len(arrays.cases)} images were trained or tuned on in this run: no external validation"
+        scores["alarms"] = [alarm, *scores["alarms"]]
+    elif seen is None:
+        scores["notes"] = ["an exported bundle does not say what it was trained on: overlap was not checked"]
+    for alarm in scores["alarms"]:
+        say.warn(alarm)
+    return scores
+
+
+def _seen_in_training(run: Path, sha256: Sequence[str]) -> int | None:
+    """How many files were in the run's train or val part, by content; None where that is not known."""
+    if not (run / "split.csv").is_file():
+        return None
+    used = {row["sha256"] for row in RunFolder(run).read("split.csv") if row["split"] != "test"}
+    return sum(digest in used for digest in sha256)
 
 
 def _load_exactly(network: nn.Module, weights: Mapping[str, Tensor], root: Path) -> None:
@@ -239,8 +256,4 @@ def _expand(path: Path) -> list[Path]:
                 str(path), "an empty folder", "image files", "name the folder that holds the images"
             )
         return files
-    if not path.exists():
-        raise DataError(
-            str(path), "no such file or folder", "image files or folders of them", "check the path"
-        )
     return [path]

@@ -47,8 +47,8 @@ _SHARED = {
 }
 RANGES: Mapping[tuple[type, str], Range] = {
     (schema.Bundle, "seed"): Range(0, 2**32 - 1),
-    (schema.SplitSpec, "test"): Range(0, 1, below=True),
-    (schema.SplitSpec, "val"): Range(0, 1, below=True),
+    (schema.SplitSpec, "test"): Range(0, 1, above=True, below=True),
+    (schema.SplitSpec, "val"): Range(0, 1, above=True, below=True),
     (schema.ImagesSpec, "size"): Range(16, 2048),
     (schema.EncoderSpec, "in_channels"): Range(1, 1024),
     (schema.EncoderSpec, "min_coverage"): Range(0, 1),
@@ -151,6 +151,8 @@ def hints_of(kind: type) -> Mapping[str, Any]:
 
 
 def _dataclass(value: Any, kind: Any, path: KeyPath, document: Document) -> Any:
+    if value is None:  # `patient: null`: nothing said about it, so the defaults
+        value = {}
     if not isinstance(value, dict):
         raise wrong_type(value, "a mapping with " + ", ".join(hints_of(kind)), path, document)
     hints = hints_of(kind)

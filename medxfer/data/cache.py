@@ -78,6 +78,12 @@ def cache_arrays(
     key = hashlib.sha256(json.dumps([VERSION, store, recipe, digests]).encode()).hexdigest()[:32]
     entry = home() / "cache" / key
     kept = _open_entry(entry, cases)
+    if kept is not None and any(
+        not isinstance(_read(cases[row], digests[row], steps, store), Refused) for row in kept[1]
+    ):
+        # What was refused then can be read now: a codec was installed, a limit raised.
+        shutil.rmtree(entry, ignore_errors=True)
+        kept = None
     if kept is None:
         kept = _fill(entry, cases, digests, steps, store, say)
     images, refused = kept

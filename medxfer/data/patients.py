@@ -74,7 +74,7 @@ def _column(spec: PatientSpec, table: Table | None) -> str | None:
                 f"data.patient.column: {spec.column}", "no label table", "a table with that column", todo
             )
         return table.column(spec.column)
-    if table is None or spec.pattern is not None:
+    if table is None:
         return None
     return match_column(table.columns, ("patient",))
 
@@ -130,7 +130,7 @@ def _by_pattern(pattern: str, cases: Sequence[Case], *, need_one: bool) -> list[
         keys.append("" if match is None else (match.group(1) if expression.groups else match.group(0)) or "")
     if need_one and not any(keys):
         seen = f"{pattern} fits none of {len(cases)} file names (first: {shown(cases[0].images[0].name)})"
-        todo = "correct the pattern, or remove it"
+        todo = "other file names? --set data.patient.pattern=null if each is its own patient, else a pattern that fits"
         raise DataError("data.patient.pattern", seen, "a pattern whose first group is the patient", todo)
     return keys
 

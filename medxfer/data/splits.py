@@ -104,9 +104,10 @@ def split_by_patient(
         raise DataError(
             "data", seen, "two classes or more", "add cases of the other class, or correct the labels"
         )
-    notes = _leaks(cases, duplicates, accept_leak)
+    notes = _leaks(cases, duplicates, spec, accept_leak)
     groups = _groups(cases, duplicates, spec)
     names: list[Name | None] = [case.split for case in cases]
+    _follow_given(names, groups)
     if "test" not in names:
         _hold_out(names, groups, classes, cases, "test", spec.test, seed)
     else:
@@ -121,13 +122,25 @@ def split_by_patient(
     return Splits(rows_of=rows_of, cases=tuple(cases), classes=classes, notes=tuple(notes))
 
 
-def _leaks(cases: Sequence[Case], duplicates: DuplicateGroups, accept_leak: str | None) -> list[str]:
+def _follow_given(names: list[Name | None], groups: Sequence[Sequence[int]]) -> None:
+    """A case without a split goes where the data put another case of its patient, or its duplicate."""
+    for group in groups:
+        given: list[Name] = [name for row in group if (name := names[row]) is not None]
+        if given:
+            for row in group:
+                names[row] = names[row] or max(given, key=_ORDER.index)
+
+
+def _leaks(
+    cases: Sequence[Case], duplicates: DuplicateGroups, spec: SplitSpec, accept_leak: str | None
+) -> list[str]:
     """Refuse patients and pictures on two sides of a given split; returns notes on what was accepted or seen.
 
     Patients are shown by one of their cases on each side: their ids may be PatientIDs, which no message repeats.
     """
     found: list[str] = []
-    for what, key_of in (("patients", _patient), ("studies", _study)):
+    together = (("patients", _patient), ("studies", _study)) if spec.by == "patient" else ()
+    for what, key_of in together:
         sides: dict[str, dict[str, str]] = defaultdict(dict)
         for case in cases:
             if case.split is not None and (key := key_of(case)):

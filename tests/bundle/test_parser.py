@@ -482,7 +482,7 @@ BUNDLE = st.builds(
         patient=st.builds(
             schema.PatientSpec, column=st.none() | WORDS, pattern=st.none() | st.just(r"(\d+)")
         ),
-        split=st.builds(schema.SplitSpec, test=st.floats(0, 0.5), val=st.floats(0, 0.4)),
+        split=st.builds(schema.SplitSpec, test=st.floats(0.01, 0.5), val=st.floats(0.01, 0.4)),
         accept_leak=st.none() | WORDS,
     ),
     images=st.builds(

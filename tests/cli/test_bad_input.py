@@ -1,5 +1,6 @@
 """Every bad input: its exit code, four lines, no traceback, nothing half-written."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -229,3 +230,51 @@ def test_encoders_are_listed_with_their_weights(capsys: pytest.CaptureFixture[st
     assert left.value.code == 0
     assert '"efficientnet_lite0"' in text
     assert '"Apache-2.0"' in text
+
+
+def test_patient_column_goes_before_the_pattern(
+    capsys: pytest.CaptureFixture[str], pictures: Path, out: Path
+) -> None:
+    files = sorted(pictures.rglob("*.png"))
+    rows = [
+        f"{file.relative_to(pictures)},{file.parent.name},{file.parent.name}{i // 2}"
+        for i, file in enumerate(files)
+    ]
+    (pictures / "labels.csv").write_text("\n".join(["file,label,patient", *rows]) + "\n")
+    small = ["images.size=32", "phases.0.epochs=1", "phases.1.epochs=0"]
+    sets = [word for one in small for word in ("--set", one)]
+
+    code, text = run(capsys, "run", BUNDLE, "--data", str(pictures), "--out", str(out), *sets)
+
+    assert code == 0, text
+    assert "column `patient`" in text
+    with (out / "split.csv").open() as file:
+        assert len({row["patient"] for row in csv.DictReader(file)}) == 12
+
+
+def test_folder_that_a_killed_run_left_before_training_is_taken_again(
+    capsys: pytest.CaptureFixture[str], pictures: Path, out: Path
+) -> None:
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "log.txt").write_text("")
+    small = ["images.size=32", "phases.0.epochs=1", "phases.1.epochs=0"]
+    sets = [word for one in small for word in ("--set", one)]
+
+    refused, said = run(capsys, "run", "--resume", str(out))
+    code, text = run(capsys, "run", BUNDLE, "--data", str(pictures), "--out", str(out), "--quiet", *sets)
+
+    assert refused == 3
+    assert "run the same command again" in said
+    assert code == 0, text
+
+
+def test_an_empty_folder_of_the_user_is_not_removed_by_a_refusal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, out: Path
+) -> None:
+    out.mkdir()
+
+    code, _ = run(capsys, "run", BUNDLE, "--data", str(tmp_path / "absent"), "--out", str(out))
+
+    assert code == 3
+    assert out.is_dir()
+    assert not list(out.iterdir())

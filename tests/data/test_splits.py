@@ -155,14 +155,17 @@ def test_whole_given_split_is_kept_as_it_is() -> None:
     assert names_of(split(cases)) == {one.id: one.split for one in cases}
 
 
-def test_cases_without_a_split_beside_given_ones_go_to_train() -> None:
+def test_cases_without_a_split_beside_given_ones_go_to_train_or_to_their_patient() -> None:
     cases = [
         dataclasses.replace(one, split=None) if row % 7 == 0 else one for row, one in enumerate(given_split())
     ]
 
     test = {cases[row].id for row in split(cases, accept_leak="rows without a split")["test"]}
 
-    assert test == {one.id for one in cases if one.split == "test"}
+    patients = {one.patient for one in cases if one.split == "test"}
+    assert test == {
+        one.id for one in cases if one.split == "test" or (one.split is None and one.patient in patients)
+    }
 
 
 def test_l1_patient_in_two_given_splits_is_refused_without_its_id() -> None:
@@ -274,3 +277,29 @@ def test_manifest_that_does_not_fit_is_refused(tmp_path: Path, text: str, words:
         read_split_file(tmp_path / "s.csv", cases, ["00", "01"])
 
     assert words in caught.value.seen
+
+
+@pytest.mark.parametrize("side", ["val", "test"])
+def test_case_without_a_split_follows_its_patient(side: str) -> None:
+    given = [case(i, f"p{i}", ("well", "sick")[i % 2], side if i < 8 else None) for i in range(40)]
+    blanks = [case(100 + i, f"p{i}", ("well", "sick")[i % 2]) for i in range(8)]
+
+    names = names_of(split([*given, *blanks]))
+
+    assert {names[one.id] for one in blanks} == {side}
+
+
+def test_duplicate_without_a_split_follows_the_picture_that_has_one() -> None:
+    cases = [case(i, f"p{i}", ("well", "sick")[i % 2], "test" if i < 8 else None) for i in range(40)]
+
+    names = names_of(split(cases, Duplicates(exact=((0, 20),))))
+
+    assert names[cases[20].id] == "test"
+
+
+def test_split_by_image_can_be_given_back_as_a_manifest() -> None:
+    cases = [case(i, f"p{i // 4}", ("well", "sick")[i // 4 % 2]) for i in range(80)]
+    names = names_of(split(cases, by="image"))
+    again = [dataclasses.replace(one, split=names[one.id]) for one in cases]
+
+    assert names_of(split(again, by="image")) == names

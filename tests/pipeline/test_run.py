@@ -100,12 +100,13 @@ def test_bad_file_is_reported_on_its_line_and_the_others_go_on(
     Image.fromarray((np.random.default_rng(0).random((80, 90)) * 255).astype(np.uint8)).save(picture)
     out = tmp_path / "out.csv"
 
-    arguments = ["predict", str(finished_run.root), good, str(empty), str(picture), "-o", str(out), "--quiet"]
+    files = [good, str(empty), str(picture), str(tmp_path / "absent.png")]
+    arguments = ["predict", str(finished_run.root), *files, "-o", str(out), "--quiet"]
     result = CliRunner().invoke(medxfer, arguments, standalone_mode=False)
 
     rows = rows_of(out.read_text())
     assert result.return_value == 4
-    assert [row["status"] == "refused" for row in rows] == [False, True, False]
+    assert [row["status"] == "refused" for row in rows] == [False, True, False, True]
     assert rows[1]["reason"]
     assert rows[1]["p_pneumonia"] == ""
     assert 0 <= float(rows[2]["p_pneumonia"]) <= 1
@@ -117,6 +118,8 @@ def test_evaluate_on_the_training_data_again_finds_the_same_test_scores(
     scores = evaluate_on(finished_run.root, xrays)
 
     assert scores["all"]["auroc"]["n"] == 120
+    trained_on = sum(row["split"] != "test" for row in finished_run.read("split.csv"))
+    assert scores["alarms"][0].startswith(f"{trained_on} of 120 images were trained or tuned on")
     assert scores["all"]["auroc"]["patients"] == len(
         {row["patient"] for row in finished_run.read("split.csv")}
     )
