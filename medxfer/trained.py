@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from torch import Tensor, nn
 
 from .bundle.components import build
 from .bundle.parser import load_bundle
-from .bundle.schema import Bundle
+from .bundle.schema import Bundle, DataSpec
 from .data.cache import Arrays, cache_arrays
 from .data.cases import existing_folder, files_in, find_cases
 from .data.loaders import Batches
 from .data.presets import Step, preprocess, steps_of
 from .data.readers import read_image
 from .encoders.rebuild import rebuild_encoder
-from .errors import DataError, WeightsError
+from .errors import ConfigError, DataError, WeightsError
 from .networks.network import Network
 from .progress import Progress
 from .run_folder import RunFolder
@@ -144,16 +143,14 @@ def open_run(path: Path | str) -> Trained:
     """
     root = Path(path)
     if (root / "configs" / "exported.json").is_file():
-        config = root / "configs" / "train.yaml"
         calibration = _read_json(root / "configs" / "exported.json")["calibration"]
         weights = _read_safetensors(root / "models" / "model.safetensors")
     else:
         folder = RunFolder.open(root)
-        config = folder.path("config.yaml")
         scores = folder.read("scores.json")
         calibration = {name: scores[name] for name in ("temperature", "threshold") if name in scores}
         weights = load(folder.path("checkpoints/best.pt"))
-    bundle = load_bundle(config)
+    bundle = load_bundle(_config_of(root))
     task: Task = build(bundle.task, kind="task", trusted=False)
     own = {
         name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")
@@ -165,23 +162,32 @@ def open_run(path: Path | str) -> Trained:
     return Trained(bundle=bundle, task=task, network=network.eval(), steps=steps, calibration=calibration)
 
 
-def evaluate_on(run: Path | str, data: Path, *, part: str = "all", say: Progress | None = None) -> Scores:
+def evaluate_on(
+    run: Path | str,
+    data: Path,
+    *,
+    part: str = "all",
+    overrides: Sequence[str] = (),
+    say: Progress | None = None,
+) -> Scores:
     """Measure a trained network on other labelled data; nothing is chosen anew.
 
     Args:
         run: A run folder or an exported bundle.
         data: Folder of images, laid out and labelled as for training.
         part: `all`, or the `train`, `val` or `test` part of data that bring a split.
+        overrides: `data.KEY=VALUE`, where these data are laid out or named otherwise than the training data.
         say: Shows bars.
 
     Returns:
         Scores with intervals under the name of the part, the majority class beside them.
 
     Raises:
+        ConfigError: An override that is not about `data`.
         DataError: No case in that part, or labels that the network does not know.
     """
     trained, say = open_run(run), say or Progress(quiet=True)
-    spec = dataclasses.replace(trained.bundle.data, source=str(data), labels=None, exclude=None)
+    spec = _spec_for(Path(run), data, overrides)
     found = find_cases(spec, existing_folder(data))
     cases = [case for case in found.cases if part == "all" or case.split == part]
     if not cases:
@@ -208,6 +214,22 @@ def evaluate_on(run: Path | str, data: Path, *, part: str = "all", say: Progress
     for alarm in scores["alarms"]:
         say.warn(alarm)
     return scores
+
+
+def _spec_for(run: Path, data: Path, overrides: Sequence[str]) -> DataSpec:
+    """How the training data were read, with another source, without its table and list of exclusions."""
+    for one in overrides:
+        if not one.startswith("data."):
+            raise ConfigError(
+                f"--set {one}", "not about `data`", "data.KEY=VALUE", "nothing else can change here"
+            )
+    own = ("data.labels=null", "data.exclude=null", "data.layout=auto")
+    return load_bundle(_config_of(run), overrides=(*own, *overrides), data=str(data)).data
+
+
+def _config_of(root: Path) -> Path:
+    exported = root / "configs" / "train.yaml"
+    return exported if (root / "configs" / "exported.json").is_file() else root / "config.yaml"
 
 
 def _seen_in_training(run: Path, sha256: Sequence[str]) -> int | None:

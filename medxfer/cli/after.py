@@ -45,17 +45,21 @@ def predict(run: Path, files: tuple[Path, ...], out: Path | None, as_json: bool,
 @click.command()
 @click.argument("run", type=options.FOLDER)
 @click.option("--data", required=True, type=options.FOLDER, metavar="PATH", help="Folder of labelled images.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="How these data are read, e.g. data.column=diagnosis or data.patient.pattern=null.")  # fmt: skip
 @click.option("--part", type=click.Choice(["all", "train", "val", "test"]), default="all", show_default=True,
               help="With data that bring a split: the part to measure on.")  # fmt: skip
 @click.option("--out", "-o", type=options.FOLDER, metavar="FILE.json", help="Write the scores here too.")
 @options.quiet
-def evaluate(run: Path, data: Path, part: str, out: Path | None, quiet: bool) -> None:
+def evaluate(
+    run: Path, data: Path, overrides: tuple[str, ...], part: str, out: Path | None, quiet: bool
+) -> None:
     """Measure RUN on other labelled data: threshold and temperature stay as they are."""
     from ..files import write_json
     from ..progress import Progress
     from ..trained import evaluate_on
 
-    scores = evaluate_on(run, data, part=part, say=Progress(quiet=quiet))
+    scores = evaluate_on(run, data, part=part, overrides=overrides, say=Progress(quiet=quiet))
     click.echo(json.dumps(scores, indent=1))
     if out is not None:
         write_json(out, scores)

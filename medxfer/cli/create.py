@@ -18,12 +18,14 @@ from . import options
               help="Kind of question.")  # fmt: skip
 @click.option("--modality", type=click.Choice(["xray"]), default="xray", show_default=True,
               help="Decides preprocessing and augmentation.")  # fmt: skip
-def init(folder: Path, data: Path, task: str, modality: str) -> None:
+@click.option("--labels", metavar="FILE.csv", help="Label table inside PATH, where there are several.")
+@click.option("--column", metavar="NAME", help="Label column of that table.")
+def init(folder: Path, data: Path, task: str, modality: str, labels: str | None, column: str | None) -> None:
     """Look at a data folder and write a bundle for it into DIR that runs as it stands."""
     from ..bundle.create import write_bundle
     from ..data.inspect import facts_of
 
-    facts = facts_of(data, task, modality)
+    facts = facts_of(data, task, modality, labels=labels, column=column)
     written = write_bundle(facts, folder, task=task, modality=modality)
     classes = ", ".join(f"{name} {count}" for name, count in facts.classes.items())
     click.echo(f"{facts.images} images of {facts.patients} patients; {classes}", err=True)

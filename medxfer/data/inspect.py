@@ -23,13 +23,17 @@ _LABEL_COLUMNS = ("label", "class", "target", "diagnosis", "category")
 _PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id")
 
 
-def facts_of(path: Path, task: str, modality: str) -> DataFacts:
+def facts_of(
+    path: Path, task: str, modality: str, *, labels: str | None = None, column: str | None = None
+) -> DataFacts:
     """Look at a data folder.
 
     Args:
         path: Class folders, or images with a label table.
         task: `classification`.
         modality: A preset, such as `xray`.
+        labels: The label table below `path`, where there are several.
+        column: Its label column, where the name alone does not tell.
 
     Returns:
         Layout, classes, patients, given splits, channels, median size, and what could not be settled as notes.
@@ -42,7 +46,7 @@ def facts_of(path: Path, task: str, modality: str) -> DataFacts:
         raise ConfigError("--task", task, "classification", "write --task classification")
     default_augment(modality)  # refuses what has no preset
     existing_folder(path)
-    spec = _with_columns(DataSpec(source=str(path)), path)
+    spec = _with_columns(DataSpec(source=str(path), labels=labels, column=column), path)
     found = find_cases(spec, path)
     notes = list(found.notes)
     channels, size = _channels_and_size(found.cases, notes)
@@ -64,8 +68,11 @@ def facts_of(path: Path, task: str, modality: str) -> DataFacts:
 
 def _with_columns(spec: DataSpec, path: Path) -> DataSpec:
     """Name the label and patient columns of a lone label table where exactly one name fits."""
-    tables = [place for place in sorted(path.glob("*.csv")) if _holds_labels(place)]
-    if len(tables) != 1 or not _is_needed(spec, path):
+    if spec.labels is not None:
+        tables = [path / spec.labels]
+    else:
+        tables = [place for place in sorted(path.glob("*.csv")) if spec.column or _holds_labels(place)]
+    if len(tables) != 1 or not (spec.labels or spec.column or _is_needed(spec, path)):
         return spec
     columns = read_table(tables[0]).columns
     fitting = [found for name in _LABEL_COLUMNS if (found := match_column(columns, (name,)))]
@@ -73,8 +80,8 @@ def _with_columns(spec: DataSpec, path: Path) -> DataSpec:
     label = "label" if "label" in fitting else fitting[0] if len(fitting) == 1 else None
     return dataclasses.replace(
         spec,
-        labels=tables[0].name,
-        column=label,
+        labels=spec.labels or tables[0].name,
+        column=spec.column or label,
         patient=PatientSpec(column=patients[0]) if len(set(patients)) == 1 else PatientSpec(),
     )
 

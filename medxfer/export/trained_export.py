@@ -17,8 +17,13 @@ from .monai_bundle import export_bundle
 SUFFIX = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}
 
 
-def export_as_bundle(trained: Trained, target: Path) -> Path:
+def export_as_bundle(trained: Trained, target: Path, documents: Path) -> Path:
     """Write the MONAI bundle of a trained network into a new folder.
+
+    Args:
+        trained: The network and what its predictions need.
+        target: The folder.
+        documents: The bundle whose metadata, licence and README go with it.
 
     Raises:
         RunError: The network cannot be exported, or the folder cannot be written.
@@ -35,9 +40,9 @@ def export_as_bundle(trained: Trained, target: Path) -> Path:
         size=bundle.images.size,
         classes=trained.task.classes,
         config_yaml=to_yaml(bundle),
-        metadata=_own_metadata(bundle.folder),
-        licence_text=_text_of(bundle.folder / "LICENSE"),
-        docs=_text_of(bundle.folder / "docs" / "README.md") or "",
+        metadata=_own_metadata(documents),
+        licence_text=_text_of(documents / "LICENSE"),
+        docs=_text_of(documents / "docs" / "README.md") or "",
     )
 
 
@@ -58,7 +63,7 @@ def export_trained(run: Path, form: str, out: Path | None, warn: Callable[[str],
     if target.exists():
         raise ConfigError(f"export --out {target}", "exists already", "a new path", "name another with --out")
     if form == "bundle":
-        return export_as_bundle(trained, target)
+        return export_as_bundle(trained, target, run / "bundle" if (run / "bundle").is_dir() else run)
     return write_program(
         target,
         form,
@@ -73,7 +78,7 @@ def export_trained(run: Path, form: str, out: Path | None, warn: Callable[[str],
 
 def export_run(folder: RunFolder, trained: Trained) -> Path:
     """The run's own exported bundle, `bundle/` in its folder; one that an earlier try left is replaced."""
-    return export_as_bundle(trained, folder.root / "bundle")
+    return export_as_bundle(trained, folder.root / "bundle", trained.bundle.folder)
 
 
 def _own_metadata(folder: Path) -> dict[str, Any]:

@@ -151,3 +151,32 @@ def test_scores_are_plain_json_with_intervals(finished_run: RunFolder) -> None:
     assert scores["threshold"]["from"] == "val, youden"
     assert scores["temperature"] > 0
     assert scores["baseline"]["test"]["auroc"]["value"] == 0.5
+
+
+def test_export_of_a_finished_run_keeps_the_documents_of_its_bundle(
+    finished_run: RunFolder, tmp_path: Path
+) -> None:
+    arguments = ["export", str(finished_run.root), "--to", "bundle", "-o", str(tmp_path / "again")]
+    result = CliRunner().invoke(medxfer, arguments, catch_exceptions=False)
+
+    names = ("authors", "intended_use", "network_data_format", "references")
+    first, again = (
+        json.loads((folder / "configs" / "metadata.json").read_text())
+        for folder in (finished_run.root / "bundle", tmp_path / "again")
+    )
+    assert result.exit_code == 0
+    assert {name: first[name] for name in names} == {name: again[name] for name in names}
+
+
+def test_evaluate_reads_data_that_are_named_otherwise(finished_run: RunFolder, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = ["image,diagnosis,who"]
+    for number in range(8):
+        Image.fromarray((random.random((50, 50)) * 255).astype(np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{('normal', 'pneumonia')[number % 2]},p{number // 2}")
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    overrides = ("data.column=diagnosis", "data.patient.column=who", "data.patient.pattern=null")
+
+    scores = evaluate_on(finished_run.root, tmp_path, overrides=overrides)
+
+    assert scores["all"]["auroc"]["patients"] == 4
