@@ -104,7 +104,7 @@ class Trained:
                 notes[number] = ("refused", "; ".join(part for part in (error.seen, error.todo) if part))
         said = self._rows_of([files[number] for number in images], list(images.values()))
         rows: list[dict[str, object]] = []
-        empty = dict.fromkeys(self._columns(), "")
+        empty = dict.fromkeys(self._columns())
         for number, file in enumerate(files):
             status, reason = notes[number]
             row = dict(said.pop(0)) if number in images else {**empty, "file": str(file)}

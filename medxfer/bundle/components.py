@@ -126,7 +126,8 @@ def build(component: Component, kind: Kind | None, *, trusted: bool = False, **e
         return factory(**made, **extra)
     except (TypeError, ValueError) as error:  # what constructors refuse arguments with
         seen = f"{component.target}: {error}"
-        raise ConfigError(component.where, seen, _signature(factory), "correct its arguments") from error
+        where = component.where or component.target  # a preset's part stands on no line
+        raise ConfigError(where, seen, _signature(factory), "correct its arguments") from error
 
 
 def check_components(bundle: Bundle) -> None:

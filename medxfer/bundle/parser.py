@@ -72,6 +72,9 @@ def load_bundle(
     tree.setdefault("name", _name_of(folder.resolve()))
     tree |= {"folder": folder.resolve(), "trusted": trust}
     bundle: Bundle = convert(tree, Bundle, (), document)
+    if not any(phase.epochs for phase in bundle.phases):
+        seen = f"{len(bundle.phases)} phases, no epoch in any"
+        raise ConfigError(f"{file}: phases", seen, "at least one epoch", "raise phases.0.epochs")
     return _with_absolute_paths(bundle, document, given=data)
 
 

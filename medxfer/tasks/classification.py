@@ -211,7 +211,7 @@ class Classification:
             row: dict[str, object] = {"case": name, "file": finished.files[i]}
             row["label"] = "" if finished.labels is None else self.classes[int(finished.labels[i])]
             for number, class_name in enumerate(self.classes):
-                row[f"p_{class_name}"] = f"{finished.probabilities[i, number]:.6f}"
+                row[f"p_{class_name}"] = round(float(finished.probabilities[i, number]), 9)
             row["predicted"] = self.classes[int(predicted[i])]
             rows.append(row)
         return rows

@@ -53,6 +53,7 @@ def out(tmp_path: Path) -> Path:
         ("training.precision=fp16", 2, ["fp16"]),
         ("phases.0.lr=nan", 2, ["lr"]),
         ("training.batch=0", 2, ["batch"]),
+        ("phases=[{name: probe, train: head, lr: 0.001, epochs: 0}]", 2, ["no epoch", "epochs"]),
     ],
 )
 def test_wrong_setting(

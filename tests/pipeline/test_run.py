@@ -112,6 +112,16 @@ def test_bad_file_is_reported_on_its_line_and_the_others_go_on(
     assert 0 <= float(rows[2]["p_pneumonia"]) <= 1
 
 
+def test_probabilities_are_numbers_in_json(finished_run: RunFolder, tmp_path: Path) -> None:
+    good = finished_run.read("predictions/test.csv")[0]["file"]
+    arguments = ["predict", str(finished_run.root), good, str(tmp_path / "absent.png"), "--json", "--quiet"]
+
+    rows = json.loads(CliRunner().invoke(medxfer, arguments, standalone_mode=False).stdout)
+
+    assert rows[0]["p_normal"] + rows[0]["p_pneumonia"] == pytest.approx(1, abs=1e-6)
+    assert rows[1]["p_pneumonia"] is None
+
+
 def test_evaluate_on_the_training_data_again_finds_the_same_test_scores(
     finished_run: RunFolder, xrays: Path
 ) -> None:
