@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ...plugin import Encoder, Normalise
-
-# Mean and deviation of a typical image in [0, 1], for random weights; pretrained ones bring their own.
-_MEAN, _STD = 0.5, 0.25
+from ...plugin import Encoder
+from .layers import halving, typical
 
 
 class DenseNetEncoder(Encoder):
@@ -41,8 +39,8 @@ class DenseNetEncoder(Encoder):
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.channels = _channels(layers, width, growth)
-        self.strides = tuple((2 << i,) * spatial_dims for i in range(len(layers) + 1))
-        self.normalise = Normalise([_MEAN] * in_channels, [_STD] * in_channels)
+        self.strides = halving(spatial_dims, len(layers) + 1)
+        self.normalise = typical(in_channels)
         cuts = [["conv0", "norm0", "relu0"], ["pool0", "denseblock1"]]
         cuts += [[f"transition{i}", f"denseblock{i + 1}"] for i in range(1, len(layers))]
         stages = [OrderedDict((name, net.get_submodule(name)) for name in names) for names in cuts]
@@ -62,3 +60,18 @@ def _channels(layers: Sequence[int], width: int, growth: int) -> tuple[int, ...]
 def build_densenet121(*, spatial_dims: int, in_channels: int) -> Encoder:
     """DenseNet-121 (Huang et al. 2017)."""
     return DenseNetEncoder(spatial_dims=spatial_dims, in_channels=in_channels, layers=(6, 12, 24, 16))
+
+
+def build_densenet169(*, spatial_dims: int, in_channels: int) -> Encoder:
+    """DenseNet-169 (Huang et al. 2017)."""
+    return DenseNetEncoder(spatial_dims=spatial_dims, in_channels=in_channels, layers=(6, 12, 32, 32))
+
+
+def build_densenet201(*, spatial_dims: int, in_channels: int) -> Encoder:
+    """DenseNet-201 (Huang et al. 2017)."""
+    return DenseNetEncoder(spatial_dims=spatial_dims, in_channels=in_channels, layers=(6, 12, 48, 32))
+
+
+def build_densenet264(*, spatial_dims: int, in_channels: int) -> Encoder:
+    """DenseNet-264 (Huang et al. 2017)."""
+    return DenseNetEncoder(spatial_dims=spatial_dims, in_channels=in_channels, layers=(6, 12, 64, 48))
