@@ -24,17 +24,19 @@ class WeightsCard:
     """One set of pretrained weights: where it is, what it is, what its inputs look like."""
 
     tag: str  # "imagenet" -> "efficientnet_lite0.imagenet"
-    source: str  # "package:import_name/path", "https://...", "hf:owner/name/file"
-    sha256: str
-    size_bytes: int
+    # "package:import_name/path", "https://...", "hf:owner/name/file", a path; several packages: shards, in order
+    source: str | tuple[str, ...]
+    sha256: str | None = None  # None: the publisher states none, it is recorded when the file is first used
+    size_bytes: int | None = None  # None: the publisher states none
     licence: str  # SPDX, or "see URL" with the URL
     citation: str
     trained_on: str  # in words: "1.28 million ImageNet photographs"
     in_channels: int
     mean: tuple[float, ...]  # of inputs in [0, 1], one a channel
     std: tuple[float, ...]
-    value_range: tuple[float, float] = (0.0, 1.0)
+    value_range: tuple[float, float] = (0.0, 1.0)  # the publisher's own; mean and std lead there from [0, 1]
     key_map: str | None = None  # a name in encoders/keymaps, or a YAML file beside the card
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the encoder, that these weights need
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,10 @@ class EncoderCard:
     modalities: tuple[str, ...] = ()
     licence: str
     citation: str
+    expected_failures: Mapping[str, str] = field(default_factory=dict)  # check of the conformance kit -> why
     weights: tuple[WeightsCard, ...] = ()
+    # Published tensor name -> ours, for files that no tag's key map speaks of; a card made by an adapter brings it.
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
     folder: Path | None = field(default=None, compare=False)  # where the card file lies, and its key maps
 
     @property
@@ -108,9 +113,19 @@ def _encoder_card(name: str, content: object, where: str, folder: Path) -> Encod
     given = dict(_mapping(content, where, "the fields of an encoder card"))
     dims = given.pop("spatial_dims", None)
     tags = _mapping(given.pop("weights", None) or {}, f"{where}.weights", "tag -> weights card")
-    values = _checked(given, EncoderCard, _ENCODER_VALUES, where, without={"id", "weights", "folder"})
+    values = _checked(
+        given, EncoderCard, _ENCODER_VALUES, where, without={"id", "weights", "names", "folder"}
+    )
     weights = tuple(_weights_card(str(tag), value, where) for tag, value in tags.items())
     card = EncoderCard(id=name, weights=weights, folder=folder, **values)
+    for one in weights:
+        for option in one.options.keys() - card.options.keys():
+            _refuse(
+                f"{where}.weights.{one.tag}.options.{option}",
+                "no option of this encoder",
+                ", ".join(card.options) or "no options",
+                nearest(option, card.options),
+            )
     known = sorted(card.spatial_dims)
     listed = [dims] if isinstance(dims, int) else dims
     if dims is not None and (
@@ -139,13 +154,16 @@ def _weights_card(tag: str, content: object, where: str) -> WeightsCard:
     """One tag's entry, checked key by key."""
     where = f"{where}.weights.{tag}"
     given = _mapping(content, where, "the fields of a weights card")
+    for name in _UNSTATED:
+        if name not in given:  # forgotten is not the same as unstated
+            _refuse(where, f"no `{name}`", "a complete card", _REMEDIES[name])
     card = WeightsCard(tag=tag, **_checked(given, WeightsCard, _WEIGHTS_VALUES, where, without={"tag"}))
     if not len(card.mean) == len(card.std) == card.in_channels:
         seen = f"{card.in_channels} channels, {len(card.mean)} means, {len(card.std)} deviations"
         _refuse(where, seen, "one mean and one std per channel", "complete the card")
     if min(card.std) <= 0:
         _refuse(f"{where}.std", card.std, "numbers above 0", "give the publisher's standard deviations")
-    if not _SHA256.fullmatch(card.sha256):
+    if card.sha256 is not None and not _SHA256.fullmatch(card.sha256):
         _refuse(f"{where}.sha256", card.sha256, "64 hexadecimal digits", "run `sha256sum` on the file")
     return card
 
@@ -220,17 +238,31 @@ def _strides(value: list[Any]) -> tuple[int | tuple[int, ...], ...]:
     return tuple(tuple(_whole(v) for v in s) if isinstance(s, list) else _whole(s) for s in value)
 
 
+def _source(value: object) -> str | tuple[str, ...]:
+    if not isinstance(value, list):
+        return _text(value)
+    shards = tuple(_text(one) for one in value)
+    if not shards or any(":" in one and not one.startswith("package:") for one in shards):
+        raise ValueError
+    return shards
+
+
+def _options(value: Mapping[Any, Any]) -> dict[str, Any]:
+    return {_text(name): default for name, default in value.items()}
+
+
 _ENCODER_VALUES: Mapping[str, Callable[[Any], Any]] = {
     "parameters": lambda value: {_whole(dims): _whole(count) for dims, count in value.items()},
     "channels": lambda value: tuple(_whole(v) for v in value),
     "strides": _strides,
-    "options": lambda value: {_text(name): default for name, default in value.items()},
+    "options": _options,
+    "expected_failures": lambda value: {_text(name): _text(why) for name, why in value.items()},
     "modalities": lambda value: tuple(_text(v) for v in ([value] if isinstance(value, str) else value)),
     "licence": _text,
     "citation": _text,
 }
 _WEIGHTS_VALUES: Mapping[str, Callable[[Any], Any]] = {
-    "source": _text,
+    "source": _source,
     "sha256": lambda value: _text(value).lower(),
     "size_bytes": _whole,
     "licence": _text,
@@ -241,12 +273,16 @@ _WEIGHTS_VALUES: Mapping[str, Callable[[Any], Any]] = {
     "std": _numbers,
     "value_range": _range,
     "key_map": _text,
+    "options": _options,
 }
+_UNSTATED = ("sha256", "size_bytes")  # may be null, but the key must be there
 _ACCEPTED = {
+    "source": "package:IMPORT_NAME/path, https://..., hf:owner/name/file, a path, or a list of packages (shards)",
     "parameters": "dimensions -> number of parameters, such as {2: 11176512}",
     "channels": "a list of whole numbers, one a stage",
     "strides": "a list: per stage a whole number, or a list with one an axis",
     "options": "name -> default",
+    "expected_failures": "name of a check -> why it cannot pass",
     "modalities": "a list of words",
     "size_bytes": "a whole number",
     "in_channels": "a whole number",
@@ -256,6 +292,7 @@ _ACCEPTED = {
 }
 _REMEDIES = {
     "licence": "add an SPDX id, or `see URL` with the publisher's URL",
-    "sha256": "add what `sha256sum` says of the file",
+    "sha256": "add what `sha256sum` says of the file, or `sha256: null` where its publisher states none",
+    "size_bytes": "add the size, or `size_bytes: null` where the publisher states none",
     "citation": "add the paper or the repository that it comes from",
 }

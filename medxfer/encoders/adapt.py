@@ -1,11 +1,13 @@
-"""Make pretrained weights fit other images, exactly: other channels, 2D kernels in a 3D network."""
+"""Make pretrained weights fit other images: other channels, 2D kernels in a 3D network, other grids of positions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..plugin import Encoder
 
@@ -91,3 +93,61 @@ def inflate_centre(weight: Tensor, depth: int) -> Tensor:
     inflated = weight.new_zeros(*weight.shape, depth)
     inflated[..., depth // 2] = weight
     return inflated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grids:
+    """How position embeddings of one image size become those of another."""
+
+    old: tuple[int, ...]  # positions along each axis in the file
+    new: tuple[int, ...]
+    old_class: bool  # a class token comes before the grid
+    new_class: bool
+
+
+def token_grids(old: int, new: int) -> Grids | None:
+    """The grids behind two numbers of tokens, each the same length on every axis; None where there are none.
+
+    A square can become a square or a cube, a cube only a cube; the class token may be dropped, not made up.
+    """
+    for old_class in (False, True):
+        for new_class in (False, True)[: 1 + old_class]:
+            for before, after in ((2, 2), (3, 3), (2, 3)):
+                first, second = _root(old - old_class, before), _root(new - new_class, after)
+                if first and second:
+                    return Grids(
+                        old=(first,) * before, new=(second,) * after, old_class=old_class, new_class=new_class
+                    )
+    return None
+
+
+def _root(count: int, axes: int) -> int:
+    """The side of a grid of `count` positions, 0 where it has none; one position is no grid."""
+    side = round(max(count, 0) ** (1 / axes))
+    return side if side > 1 and side**axes == count else 0
+
+
+def resize_positions(embeddings: Tensor, grids: Grids) -> Tensor:
+    """Position embeddings for another grid: bicubic in 2D, linear in 3D, smoothed where a 2D grid shrinks.
+
+    A 2D grid in a volume is repeated along the new axis.
+
+    Args:
+        embeddings: `(1, tokens, C)`.
+        grids: Of the file and of the encoder.
+
+    Returns:
+        `(1, new tokens, C)`.
+    """
+    positions = embeddings[:, int(grids.old_class) :]
+    image = positions.float().transpose(1, 2).unflatten(2, grids.old)
+    plane = grids.new[: len(grids.old)]
+    if plane != grids.old:
+        mode = "bicubic" if len(plane) == 2 else "trilinear"
+        image = functional.interpolate(
+            image, size=plane, mode=mode, align_corners=False, antialias=mode == "bicubic"
+        )
+    if len(grids.new) > len(grids.old):
+        image = image[..., None].expand(-1, -1, -1, -1, grids.new[-1])
+    resized = image.flatten(2).transpose(1, 2).to(embeddings.dtype)
+    return torch.cat([embeddings[:, :1], resized], dim=1) if grids.new_class else resized

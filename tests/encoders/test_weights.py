@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from medxfer.cards import WeightsCard
-from medxfer.encoders import weights
+from medxfer.encoders import sources
 from medxfer.encoders.keymaps import KeyMap, read_key_map
-from medxfer.encoders.weights import kept_path, locate, read_tensors, remembered_sha256, require
+from medxfer.encoders.sources import locate, remembered_sha256
+from medxfer.encoders.weights import read_tensors, require
 from medxfer.errors import PluginError, WeightsError
 from medxfer.files import sha256_of
 
@@ -65,7 +66,7 @@ def test_wrong_content_is_refused(packaged: Path) -> None:
     content[-1] ^= 1
     packaged.write_bytes(bytes(content))
 
-    with pytest.raises(WeightsError, match=f"(?s)sha256.*{good.sha256}.*install or fetch it again"):
+    with pytest.raises(WeightsError, match=f"(?s)sha256.*{good.sha256}.*install or make it again"):
         require(good, "foo")
 
 
@@ -77,26 +78,12 @@ def test_wrong_size_is_refused(packaged: Path) -> None:
         require(good, "foo")
 
 
-def test_absent_download_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEDXFER_HOME", str(tmp_path / "home"))
-    source = tmp_path / "b.safetensors"
-    save_file({"a": torch.ones(2)}, source)
-    published = card(source, source="https://example.org/b.safetensors")
-
-    with pytest.raises(WeightsError, match=r"(?s)sha256.*https://example.org/b.safetensors.*weights"):
-        require(published, "foo")
-    kept_path(published).parent.mkdir(parents=True)
-    source.rename(kept_path(published))
-
-    assert require(published, "foo") == kept_path(published)
-
-
 def test_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDXFER_HOME", str(tmp_path / "home"))
     path = tmp_path / "a.bin"
     path.write_bytes(b"weights")
     hashed: list[Path] = []
-    monkeypatch.setattr(weights, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
+    monkeypatch.setattr(sources, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
 
     first, second = remembered_sha256(path), remembered_sha256(path)
     path.write_bytes(b"changed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,30 @@ _FOLDER = Path(__file__).parent
 
 
 class KeyMap:
-    """Renames by the longest known beginning, in whole parts between dots; other names stay as they are.
+    """Renames published tensor names; what no rule speaks of stays as it is.
+
+    Two kinds of rule, told apart by their first character. `^...` is a regular expression, put through
+    `re.sub`; these go first, in order. Any other is a name or its beginning, in whole parts between dots; of
+    those that fit the longest counts, once.
 
     Args:
-        names: Published name or its beginning -> ours.
+        rules: Published -> ours.
+
+    Raises:
+        re.error: A rule that is no regular expression, or a replacement that does not fit it.
     """
 
-    def __init__(self, names: Mapping[str, str] | None = None) -> None:
-        self.names = dict(names or {})
+    def __init__(self, rules: Mapping[str, str] | None = None) -> None:
+        rules = rules or {}
+        self.patterns = [(re.compile(key), value) for key, value in rules.items() if key.startswith("^")]
+        self.names = {key: value for key, value in rules.items() if not key.startswith("^")}
+        for pattern, replacement in self.patterns:
+            re._parser.parse_template(replacement, pattern)  # type: ignore[attr-defined]
 
     def __call__(self, published: str) -> str:
         """Our name of a published one."""
+        for pattern, replacement in self.patterns:
+            published = pattern.sub(replacement, published)
         parts = published.split(".")
         for count in range(len(parts), 0, -1):
             ours = self.names.get(".".join(parts[:count]))
@@ -50,13 +65,25 @@ def read_key_map(name: str | None, folder: Path | None) -> KeyMap:
     beside = name.endswith((".yaml", ".yml"))
     path = (folder or Path()) / name if beside else _FOLDER / f"{name}.yaml"
     if not path.is_file():
-        known = [file.stem for file in _FOLDER.glob("*.yaml")]
         raise PluginError(
-            f"key_map: {name}", "no such key map", "a name, or a file beside the card", nearest(name, known)
+            f"key_map: {name}",
+            "no such key map",
+            "a name, or a file beside the card",
+            nearest(name, built_in_names()),
         )
     content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a safe loader
     if not isinstance(content, dict) or not all(isinstance(v, str) for pair in content.items() for v in pair):
         raise PluginError(
             str(path), "not a mapping of text to text", "published name: our name", "mend the key map"
         )
-    return KeyMap(content)
+    try:
+        return KeyMap(content)
+    except (re.error, IndexError) as error:
+        seen = f"a rule that is no regular expression: {error}"
+        raise PluginError(str(path), seen, "^PATTERN: REPLACEMENT", "mend the key map") from None
+
+
+@functools.cache
+def built_in_names() -> tuple[str, ...]:
+    """The names of medxfer's own key maps."""
+    return tuple(sorted(file.stem for file in _FOLDER.glob("*.yaml")))
