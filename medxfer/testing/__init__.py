@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .encoder_checks import CHECKS, Check, all_checks, encoder_checks
+from .encoder_checks import CHECKS, Check, Outcome, all_checks, encoder_checks
 from .subject import CheckFailed, Subject
 
-__all__ = ["CHECKS", "Check", "CheckFailed", "Subject", "all_checks", "encoder_checks"]
+__all__ = ["CHECKS", "Check", "CheckFailed", "Outcome", "Subject", "all_checks", "encoder_checks"]

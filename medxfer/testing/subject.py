@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..cards import EncoderCard
-from ..encoders.registry import build, card_of
+from ..encoders.registry import Listing, build, card_of, list_encoders
+from ..errors import MedxferError
 from ..plugin import Encoder
 
 _SIZES = {2: (64, 96), 3: (32, 32, 64)}  # not square, so that mixed-up axes show
@@ -42,11 +43,33 @@ class Subject:
         self.id, self.spatial_dims = encoder_id, spatial_dims
         self._make, self._card = make, card
         self._built: dict[int, Encoder] = {}
+        # Check -> its failure or None, and its remark: what failed first explains what fails later.
+        self.found: dict[str, tuple[str | None, str]] = {}
 
     @cached_property
     def card(self) -> EncoderCard:
         """The card."""
         return self._card or card_of(self.id)
+
+    @cached_property
+    def listing(self) -> Listing | None:
+        """The entry point that it comes from; None where `make` builds it.
+
+        Raises:
+            CheckFailed: No such encoder is installed.
+        """
+        if self._make is not None:
+            return None
+        name = self.id.partition(":")[0]
+        found = next((one for one in list_encoders() if one.id == name), None)
+        if found is None:
+            raise CheckFailed(f"no encoder `{name}` is installed; `medxfer plugin list` shows what is")
+        return found
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether an adapter makes it: `timm:resnet50`."""
+        return ":" in self.id
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -60,11 +83,18 @@ class Subject:
             return self._make(in_channels)
         return build(self.id, spatial_dims=self.spatial_dims, in_channels=in_channels)
 
+    def build_anew(self) -> None:
+        """Build the one with three channels, of which `encoder` gives copies."""
+        self._built[3] = self.fresh().eval()
+
     def encoder(self, in_channels: int = 3) -> Encoder:
         """A copy to do with as one likes, in evaluation mode."""
         if in_channels not in self._built:
             self._built[in_channels] = self.fresh(in_channels).eval()
-        return copy.deepcopy(self._built[in_channels])
+        try:
+            return copy.deepcopy(self._built[in_channels])
+        except Exception:  # a fault of its own, which check_copies tells; the other checks go on
+            return self.fresh(in_channels).eval()
 
     def images(self, *, batch: int = 2, channels: int = 3, size: Sequence[int] | None = None) -> Tensor:
         """Seeded noise in [0, 1]."""
@@ -96,6 +126,8 @@ def explained(what: str, advice: str) -> Iterator[None]:
         yield
     except CheckFailed:
         raise
+    except MedxferError as error:
+        raise CheckFailed(f"{what}: {error.where}: {error.seen}; {error.todo}") from error
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
         raise CheckFailed(f"{what}: {type(error).__name__}: {first}; {advice}") from error

@@ -1,8 +1,10 @@
 """Encoders with one fault each, named by it; the kit must find every one of them."""
 
-# as_map takes what the contract hands it
-
 from __future__ import annotations
+
+import contextlib
+import socket
+import threading
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +48,14 @@ class LostParameter(Sound):
 
     def forward_features(self, x: Tensor, start: int = 0, stop: int | None = None) -> list[Tensor]:
         return [state * self.scale for state in super().forward_features(x, start, stop)]
+
+
+class SharedParameter(Sound):
+    """A convolution that is in two stages."""
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.stages[2].shared = self.stages[1][0]
 
 
 class WrongChannels(Sound):
@@ -145,23 +155,89 @@ class ForgetsToNormalise(Sound):
         return states
 
 
-FAULTS = {
-    "check_attributes": (FewStrides, "`strides` has 2 entries, `stages` 3"),
-    "check_card": (ExtraParameter, "parameters in 2D, built network has"),
-    "check_stages_own_everything": (LostParameter, "`scale` is in no stage"),
-    "check_maps": (WrongChannels, "stage 1 gives 16 channels, claims 17"),
-    "check_strides": (WrongStride, "stage 1 divides axis 1 by 2, claims 4"),
-    "check_odd_sizes": (FixedSize, r"fails at \(71, 71\)"),
-    "check_in_channels": (AlwaysThreeChannels, "`normalise` makes 3 channels of 1"),
-    "check_chain": (ReadsTheImage, "stage 2 differs"),
-    "check_freezing": (MovesBatchNorm, "running_mean` moved while frozen"),
-    "check_gradients": (DeadParameter, "`stages.1.0.unused` gets no gradient"),
-    "check_batch_independence": (ReadsNeighbours, "stage 0 differs by .* with its neighbours"),
-    "check_determinism": (DropoutLeftOn, "dropout left on"),
-    "check_build_seed": (SeedsByItself, "`stages.0.1.weight` differs between two builds"),
-    "check_bf16": (NotInHalf, "under bf16"),
-    "check_meta_device": (ReadsNumbersWhileBuilding, "meta device"),
-    "check_safetensors": (SharesMemory, "safetensors refuses"),
-    "check_export": (BranchesOnValues, "torch.export fails"),
-    "check_normalisation": (ForgetsToNormalise, "another mean changes nothing"),
-}
+class FetchesItsWeights(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        # "Best effort": nobody would know which weights it has.
+        with contextlib.suppress(OSError, RuntimeError):
+            socket.create_connection(("127.0.0.1", 9), timeout=0.1)
+
+
+class DetachesItsInput(Sound):
+    def forward_features(self, x: Tensor, start: int = 0, stop: int | None = None) -> list[Tensor]:
+        states: list[Tensor] = []
+        state = self.normalise(x) if start == 0 else x
+        for index, part in list(enumerate(self.stages))[start:stop]:
+            state = part(state.detach() if index == 1 else state)
+            states.append(state)
+        return states
+
+
+class StaysInTraining(Sound):
+    def train(self, mode: bool = True) -> Sound:
+        super().train(mode)
+        self.stages[2].train(True)
+        return self
+
+
+class AddsMapsInTraining(Sound):
+    """Deep supervision that no head asked for."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = super().forward(x)
+        return [*maps, maps[-1]] if self.training else maps
+
+
+class AssumesMemoryOrder(Sound):
+    def as_map(self, index: int, state: Tensor, size: tuple[int, ...]) -> Tensor:
+        _, channels, rows, columns = state.shape
+        return state.as_strided(state.shape, (channels * rows * columns, rows * columns, columns, 1))
+
+
+class HoldsALock(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.lock = threading.Lock()
+
+
+class KeepsStateApart(Sound):
+    """Numbers that no state dict holds."""
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.calls = 0
+
+    def as_map(self, index: int, state: Tensor, size: tuple[int, ...]) -> Tensor:
+        self.calls += 1
+        return state + self.calls // 4
+
+
+# Check, encoder with the fault, what its author reads. Faults of a package are in test_package_checks.py.
+FAULTS = [
+    ("check_attributes", FewStrides, "`strides` has 2 entries, `stages` 3"),
+    ("check_card", ExtraParameter, "parameters in 2D, built network has"),
+    ("check_stages_own_everything", LostParameter, "`scale` is in no stage"),
+    ("check_maps", WrongChannels, "stage 1 gives 16 channels, claims 17"),
+    ("check_strides", WrongStride, "stage 1 divides axis 1 by 2, claims 4"),
+    ("check_odd_sizes", FixedSize, r"fails at \(71, 71\)"),
+    ("check_in_channels", AlwaysThreeChannels, "`normalise` makes 3 channels of 1"),
+    ("check_chain", ReadsTheImage, "stage 2 differs"),
+    ("check_freezing", MovesBatchNorm, "running_mean` moved while frozen"),
+    ("check_gradients", DeadParameter, "`stages.1.0.unused` gets no gradient"),
+    ("check_batch_independence", ReadsNeighbours, "stage 0 differs by .* with its neighbours"),
+    ("check_determinism", DropoutLeftOn, "dropout left on"),
+    ("check_build_seed", SeedsByItself, "`stages.0.1.weight` differs between two builds"),
+    ("check_bf16", NotInHalf, "under bf16"),
+    ("check_meta_device", ReadsNumbersWhileBuilding, "meta device"),
+    ("check_safetensors", SharesMemory, "safetensors refuses"),
+    ("check_export", BranchesOnValues, "torch.export fails"),
+    ("check_normalisation", ForgetsToNormalise, "another mean changes nothing"),
+    ("check_fetches_nothing", FetchesItsWeights, "reaches for 127.0.0.1"),
+    ("check_stages_own_everything", SharedParameter, r"stages.1.0.weight` is in stages \[1, 2\]"),
+    ("check_modes", DetachesItsInput, "stage 1 detaches its input"),
+    ("check_modes", StaysInTraining, r"eval\(\) does not reach `stages.2`"),
+    ("check_heads", AddsMapsInTraining, "no linear head can be trained on it"),
+    ("check_channels_last", AssumesMemoryOrder, "differs by .* with channels_last"),
+    ("check_copies", HoldsALock, "cannot deepcopy"),
+    ("check_copies", KeepsStateApart, "state outside the state dict"),
+]
