@@ -15,7 +15,7 @@ def test_found_with_its_card_and_weights_without_import() -> None:
     code = """
 import sys
 from medxfer.encoders.registry import list_encoders
-from medxfer.encoders.weights import locate
+from medxfer.encoders.sources import locate
 listing = next(listing for listing in list_encoders() if listing.id == "efficientnet_lite0")
 assert listing.distribution == "medxfer-efficientnet-lite" and listing.error is None
 assert locate(listing.card.weights[0]).stat().st_size == listing.card.weights[0].size_bytes

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from medxfer.plugin import Encoder, Normalise
 
-__all__ = ["build_lite0"]
+__all__ = ["build_lite0", "build_lite1", "build_lite2"]
 
 # Blocks, kernel, stride, expansion, output channels of each group, and the stage that it belongs to.
 _LITE0 = (
@@ -24,6 +24,25 @@ _LITE0 = (
     (3, 5, 1, 6, 112, 3),
     (4, 5, 2, 6, 192, 4),
     (1, 3, 1, 6, 320, 4),
+)
+# Lite1 is deeper; Lite2 also wider, by 1.1, to the nearest multiple of 8. Stem, first and last group keep their depth.
+_LITE1 = (
+    (1, 3, 1, 1, 16, 0),
+    (3, 3, 2, 6, 24, 1),
+    (3, 5, 2, 6, 40, 2),
+    (4, 3, 2, 6, 80, 3),
+    (4, 5, 1, 6, 112, 3),
+    (5, 5, 2, 6, 192, 4),
+    (1, 3, 1, 6, 320, 4),
+)
+_LITE2 = (
+    (1, 3, 1, 1, 16, 0),
+    (3, 3, 2, 6, 24, 1),
+    (3, 5, 2, 6, 48, 2),
+    (4, 3, 2, 6, 88, 3),
+    (4, 5, 1, 6, 120, 3),
+    (5, 5, 2, 6, 208, 4),
+    (1, 3, 1, 6, 352, 4),
 )
 _STEM = 32
 
@@ -122,6 +141,20 @@ def _initialise(module: nn.Module) -> None:
 
 def build_lite0(*, spatial_dims: int, in_channels: int) -> Encoder:
     """EfficientNet-Lite0, 2D only."""
+    return _build(spatial_dims, in_channels, _LITE0)
+
+
+def build_lite1(*, spatial_dims: int, in_channels: int) -> Encoder:
+    """EfficientNet-Lite1, 2D only."""
+    return _build(spatial_dims, in_channels, _LITE1)
+
+
+def build_lite2(*, spatial_dims: int, in_channels: int) -> Encoder:
+    """EfficientNet-Lite2, 2D only."""
+    return _build(spatial_dims, in_channels, _LITE2)
+
+
+def _build(spatial_dims: int, in_channels: int, groups: tuple[tuple[int, ...], ...]) -> Encoder:
     if spatial_dims != 2:
-        raise ValueError(f"spatial_dims is {spatial_dims}; EfficientNet-Lite0 is a 2D network")
-    return EfficientNetLite(in_channels=in_channels, groups=_LITE0)
+        raise ValueError(f"spatial_dims is {spatial_dims}; EfficientNet-Lite is a 2D network")
+    return EfficientNetLite(in_channels=in_channels, groups=groups)
