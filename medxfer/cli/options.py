@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +32,14 @@ overrides = click.option(
 )
 
 
+def width() -> int:
+    """Columns of stdout: those of the terminal, `COLUMNS` where that is set, 120 into a pipe."""
+    told = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return shutil.get_terminal_size().columns if told else 120
+
+
 def print_table(table: Table) -> None:
     """Print to stdout: as wide as the terminal, 120 columns into a pipe."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 120
-    Console(width=width, highlight=False).print(table)
+    Console(width=width(), highlight=False).print(table)
