@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,32 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, pix
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ..errors import DataError
+from .dicom_header import refuse_inflating
 from .image import Image, heard, refuse_size, shown
 
 _AGAIN = "export the image again, or list it in data.exclude"
+PADDED = "padding set to the lowest real value"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
-def read_dicom(path: Path, content: bytes) -> Image:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One decoded picture of a file."""
+
+    values: np.ndarray  # float32 (C, rows, columns)
+    padding: np.ndarray | None  # (rows, columns): where there is no image
+    applied: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def read_dicom(path: Path, content: bytes, *, frame: int | None = None) -> Image:
     """Decode a DICOM file that holds one image.
 
     Args:
         path: For messages.
         content: The file.
+        frame: Which of several frames, from 0; None: there must be only one.
 
     Returns:
         Values after inversion of MONOCHROME1 (in stored values: x becomes 2^BitsStored - 1 - x, PS3.3 C.7.6.3.1.2)
@@ -37,26 +52,55 @@ def read_dicom(path: Path, content: bytes) -> Image:
         DataError: No pixels, several frames, truncated, no decoder, tags that make no sense.
     """
     with heard() as said:
-        header = _parsed(path, content)
-        rows, columns, samples = _shape(path, header)
-        syntax = _refuse_undecodable(path, header)
-        extra = _refuse_truncated(path, header, syntax, rows, columns, samples)
+        header = parse_dicom(path, content)
+        picture = decode_frames(path, header, None if frame is None else [frame])[0]
+        remarks = list(picture.warnings)
+        spacing = _spacing(path, header, remarks)
+    extra = any("bytes after the pixels" in text for text in remarks)
+    remarks += [text for text in said if "pixel data" in text.lower() and not extra]
+    if str(header.get("PixelIntensityRelationship", "")).upper() == "LOG":
+        remarks.append("raw detector values on a logarithmic scale (PixelIntensityRelationship LOG)")
+    applied = list(picture.applied)
+    padding = picture.padding
+    if padding is not None and not padding.all():
+        picture.values[:, padding] = picture.values[:, ~padding].min()
+        applied.append(PADDED)
+    return Image(
+        array=picture.values,
+        spacing=spacing,
+        reader="pydicom",
+        applied=tuple(applied),
+        warnings=tuple(remarks),
+    )
+
+
+def decode_frames(path: Path, header: Dataset, frames: Sequence[int] | None = None) -> list[Frame]:
+    """Decode pictures of a parsed file.
+
+    Args:
+        path: For messages.
+        header: With its pixels.
+        frames: Which, from 0; None: there must be only one.
+
+    Raises:
+        DataError: As `read_dicom`.
+    """
+    rows, columns, samples, count = _shape(path, header, several=frames is not None)
+    syntax = _refuse_undecodable(path, header)
+    extra = _refuse_truncated(path, header, syntax, rows, columns, samples * count)
+    decoded: list[Frame] = []
+    for index in frames or [0]:
         try:
-            stored = pixel_array(header, index=0)
+            stored = pixel_array(header, index=index)
         except Exception as error:  # each codec raises its own kinds
             text = " ".join(str(error).split())[:160]
             seen = f"pixels cannot be decoded ({syntax.name}): {text}"
             raise DataError(shown(path), seen, "undamaged pixel data", _AGAIN) from error
-        remarks = [extra] if extra else []
         applied: list[str] = []
-        array = _real_values(path, header, stored, applied, remarks)
-        spacing = _spacing(path, header, remarks)
-    remarks += [text for text in said if "pixel data" in text.lower() and not extra]
-    if str(header.get("PixelIntensityRelationship", "")).upper() == "LOG":
-        remarks.append("raw detector values on a logarithmic scale (PixelIntensityRelationship LOG)")
-    return Image(
-        array=array, spacing=spacing, reader="pydicom", applied=tuple(applied), warnings=tuple(remarks)
-    )
+        remarks = [extra] if extra else []
+        values, padding = _real_values(path, header, stored, index, applied, remarks)
+        decoded.append(Frame(values=values, padding=padding, applied=tuple(applied), warnings=tuple(remarks)))
+    return decoded
 
 
 def read_identity(path: Path) -> tuple[str, str, bool] | None:
@@ -74,8 +118,13 @@ def read_identity(path: Path) -> tuple[str, str, bool] | None:
         return None
 
 
-def _parsed(path: Path, content: bytes) -> Dataset:
-    """The data set. From memory: pydicom reading a file would allocate whatever length an element claims."""
+def parse_dicom(path: Path, content: bytes) -> Dataset:
+    """The data set. From memory: pydicom reading a file would allocate whatever length an element claims.
+
+    Raises:
+        DataError: Damaged.
+    """
+    refuse_inflating(path, content)
     try:
         header = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
     except (InvalidDicomError, EOFError, ValueError, OSError, NotImplementedError) as error:
@@ -89,8 +138,8 @@ def _parsed(path: Path, content: bytes) -> Dataset:
     return header
 
 
-def _shape(path: Path, header: Dataset) -> tuple[int, int, int]:
-    """Rows, columns, samples of a pixel; refuses files without pixels, several frames and impossible sizes."""
+def _shape(path: Path, header: Dataset, *, several: bool) -> tuple[int, int, int, int]:
+    """Rows, columns, samples of a pixel, frames; refuses what has no pixels, frames not asked for, impossible sizes."""
     if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         uid = header.get("SOPClassUID")
         if uid is None and "Rows" not in header:
@@ -103,10 +152,10 @@ def _shape(path: Path, header: Dataset) -> tuple[int, int, int]:
     samples = int(_number(path, header, "SamplesPerPixel", 1.0))
     frames = int(_number(path, header, "NumberOfFrames", 1.0))
     refuse_size(path, rows, columns, samples, frames=max(frames, 1))
-    if frames > 1:
+    if frames > 1 and not several:
         todo = "save the frame that is meant as a file of its own"
         raise DataError(shown(path), f"{frames} frames", "one image a file", todo)
-    return rows, columns, samples
+    return rows, columns, samples, max(frames, 1)
 
 
 def _refuse_undecodable(path: Path, header: Dataset) -> UID:
@@ -147,17 +196,17 @@ def _refuse_truncated(path: Path, header: Dataset, syntax: UID, rows: int, colum
 
 
 def _real_values(
-    path: Path, header: Dataset, stored: np.ndarray, applied: list[str], remarks: list[str]
-) -> np.ndarray:
-    """Stored values to float32 (C, rows, columns)."""
+    path: Path, header: Dataset, stored: np.ndarray, frame: int, applied: list[str], remarks: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Stored values to float32 (C, rows, columns), and where there is no image."""
     photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2")).strip()
     if photometric == "PALETTE COLOR":
         applied.append("palette to RGB")
-        return _planes(apply_color_lut(stored, header))
+        return _planes(apply_color_lut(stored, header)), None
     if photometric in _COLOUR and stored.ndim == 3:
         if photometric.startswith("YBR"):
             applied.append(f"{photometric} to RGB")
-        return _planes(stored)
+        return _planes(stored), None
     if photometric not in _GREY or stored.ndim != 2:
         seen = f"PhotometricInterpretation {photometric}, array of {stored.ndim} axes"
         raise DataError(shown(path), seen, ", ".join((*_GREY, *_COLOUR, "PALETTE COLOR")), _AGAIN)
@@ -165,11 +214,8 @@ def _real_values(
     if photometric == "MONOCHROME1":
         stored = _inverted(path, header, stored)
         applied.append("MONOCHROME1 inverted")
-    values = _rescaled(path, header, stored, applied, remarks)
-    if padding is not None and padding.any() and not padding.all():
-        values[padding] = values[~padding].min()
-        applied.append("padding set to the lowest real value")
-    return values[None]
+    values = _rescaled(path, header, stored, frame, applied, remarks)
+    return values[None], padding if padding is not None and padding.any() else None
 
 
 def _planes(colour: np.ndarray) -> np.ndarray:
@@ -186,7 +232,7 @@ def _inverted(path: Path, header: Dataset, stored: np.ndarray) -> np.ndarray:
 
 
 def _rescaled(
-    path: Path, header: Dataset, stored: np.ndarray, applied: list[str], remarks: list[str]
+    path: Path, header: Dataset, stored: np.ndarray, frame: int, applied: list[str], remarks: list[str]
 ) -> np.ndarray:
     """Modality LUT, else slope and intercept (PS3.3 C.11.1)."""
     if header.get("ModalityLUTSequence"):
@@ -198,15 +244,20 @@ def _rescaled(
         return apply_modality_lut(stored, header).astype(np.float32)
     holder = header
     if "RescaleSlope" not in header:
-        holder = _shared(header, "PixelValueTransformationSequence") or header
+        holder = functional_group(header, "PixelValueTransformationSequence", frame) or header
     slope = _number(path, holder, "RescaleSlope", 1.0)
     intercept = _number(path, holder, "RescaleIntercept", 0.0)
     if slope == 0:
         raise DataError(shown(path), "RescaleSlope 0", "a slope that is not 0", _AGAIN)
     if slope == 1 and intercept == 0:
         return stored.astype(np.float32)
-    applied.append(f"rescale {slope:g} * x {'-' if intercept < 0 else '+'} {abs(intercept):g}")
+    applied.append(rescale_text(slope, intercept))
     return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
+def rescale_text(slope: float, intercept: float) -> str:
+    """What slope and intercept do, in `applied`."""
+    return f"rescale {slope:g} * x {'-' if intercept < 0 else '+'} {abs(intercept):g}"
 
 
 def _padding(header: Dataset, stored: np.ndarray) -> np.ndarray | None:
@@ -222,7 +273,7 @@ def _padding(header: Dataset, stored: np.ndarray) -> np.ndarray | None:
 
 def _spacing(path: Path, header: Dataset, remarks: list[str]) -> tuple[float, ...] | None:
     """Millimetres of [row, column]; at the detector where only that is known."""
-    holder = _shared(header, "PixelMeasuresSequence")
+    holder = functional_group(header, "PixelMeasuresSequence", 0)
     sources = ((header, "PixelSpacing"), (holder, "PixelSpacing"))
     detector = ((header, "ImagerPixelSpacing"), (header, "NominalScannedPixelSpacing"))
     for place, name in (*sources, *detector):
@@ -243,11 +294,11 @@ def _spacing(path: Path, header: Dataset, remarks: list[str]) -> tuple[float, ..
     return None
 
 
-def _shared(header: Dataset, name: str) -> Dataset | None:
-    """An item of the functional groups of an enhanced object with one frame."""
-    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+def functional_group(header: Dataset, name: str, frame: int) -> Dataset | None:
+    """An item of the functional groups of an enhanced object: the frame's own, or the one that all frames share."""
+    for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         outer = header.get(groups)
-        inner = outer[0].get(name) if outer else None
+        inner = outer[index].get(name) if outer and index < len(outer) else None
         if inner:
             item: Dataset = inner[0]
             return item

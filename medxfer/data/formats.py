@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp"})
 DICOM_SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+VOLUME_SUFFIXES = frozenset({".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd"})
 # Image formats that are not read: kept among the candidates so that they are refused by name, not lost in silence.
-OTHER_SUFFIXES = frozenset(
-    {".gif", ".webp", ".jp2", ".j2k", ".heic", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".npy"}
-)
+OTHER_SUFFIXES = frozenset({".gif", ".webp", ".jp2", ".j2k", ".heic", ".npy", ".mgz", ".mgh"})
 
+VOLUME_KINDS = frozenset({"NIfTI", "NRRD", "MetaImage"})
+NIFTI_HEADER_BYTES = 540  # of NIfTI-2, the longer one
+_SNIFFED = 4096  # enough of a gzip file for its first 540 bytes
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -20,15 +23,26 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"II+\x00", "TIFF"),
     (b"MM\x00+", "TIFF"),
     (b"BM", "BMP"),
+    (b"NRRD000", "NRRD"),
 )
+_SUFFIX_KINDS = {
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".nii": "NIfTI",
+    ".hdr": "NIfTI",
+    ".nrrd": "NRRD",
+    ".nhdr": "NRRD",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+}
 
 
 def is_candidate(path: Path) -> bool:
     """Whether a file of a data folder is meant as an image: by its suffix, or without one by its first bytes."""
-    suffix = path.suffix.lower()
-    if suffix in PICTURE_SUFFIXES or suffix in DICOM_SUFFIXES or suffix in OTHER_SUFFIXES:
-        return True
-    if path.name.lower().endswith(".nii.gz"):
+    suffix = image_suffix(path)
+    if suffix in PICTURE_SUFFIXES or suffix in DICOM_SUFFIXES or suffix in VOLUME_SUFFIXES | OTHER_SUFFIXES:
         return True
     # DICOM files often end in a number of their UID, or have no ending: look inside. DICOMDIR lists files, it is none.
     if path.name.upper() == "DICOMDIR" or (suffix and not re.fullmatch(r"\.\d+", suffix)):
@@ -37,19 +51,50 @@ def is_candidate(path: Path) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return kind_of(file.read(256)) is not None
+            return kind_of(file.read(_SNIFFED)) is not None
     except OSError:
         return False
 
 
+def image_suffix(path: Path) -> str:
+    """The suffix in small letters; `.nii.gz` (and `.hdr.gz`) count as one."""
+    name = path.name.lower()
+    if name.endswith(".nii.gz"):
+        return ".nii.gz"
+    return ".hdr" if name.endswith(".hdr.gz") else path.suffix.lower()
+
+
 def kind_of(content: bytes) -> str | None:
-    """DICOM, JPEG, PNG, TIFF or BMP, from the first 256 bytes or more; None: something else."""
+    """What a file is, from its first 4096 bytes or more: DICOM, NIfTI, NRRD, MetaImage, JPEG, PNG, TIFF, BMP."""
     if content[128:132] == b"DICM":
         return "DICOM"
     for magic, kind in _MAGIC:
         if content.startswith(magic):
             return kind
+    if content.startswith(b"\x1f\x8b"):
+        return "NIfTI" if is_nifti(unpacked_start(content)) else None
+    if is_nifti(content):
+        return "NIfTI"
+    if (
+        re.match(rb"\s*(ObjectType|NDims|Comment|ObjectSubType)\s*=", content[:256])
+        and b"NDims" in content[:4096]
+    ):
+        return "MetaImage"
     return "DICOM" if _begins_like_dicom(content) else None
+
+
+def is_nifti(header: bytes) -> bool:
+    """The magic numbers of NIfTI-1 (one file or a pair) and NIfTI-2; Analyze has none and is not read."""
+    one = header[344:348] in (b"n+1\x00", b"ni1\x00")
+    return one or header[4:8] in (b"n+2\x00", b"ni2\x00")
+
+
+def unpacked_start(content: bytes, size: int = NIFTI_HEADER_BYTES) -> bytes:
+    """The first bytes inside a gzip file, as many as there are up to `size`; what is damaged ends it."""
+    try:
+        return zlib.decompressobj(wbits=31).decompress(content[:_SNIFFED], size)
+    except zlib.error:
+        return b""
 
 
 def _begins_like_dicom(content: bytes) -> bool:
@@ -66,8 +111,9 @@ def _begins_like_dicom(content: bytes) -> bool:
 
 def suffix_kind(path: Path) -> str | None:
     """What the name says a file is; None where it says nothing."""
-    suffix = path.suffix.lower()
+    suffix = image_suffix(path)
     if suffix in DICOM_SUFFIXES:
         return "DICOM"
-    names = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
-    return names.get(suffix, "JPEG" if suffix in PICTURE_SUFFIXES else None)
+    if suffix == ".nii.gz":
+        return "NIfTI"
+    return _SUFFIX_KINDS.get(suffix, "JPEG" if suffix in PICTURE_SUFFIXES else None)

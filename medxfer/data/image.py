@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import warnings
@@ -27,11 +28,13 @@ LIMITS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One image as displayed, with where its numbers come from."""
+    """One picture as displayed or one volume in the closest RAS axes, with where its numbers come from."""
 
-    array: np.ndarray  # float32 (C, rows, columns)
-    spacing: tuple[float, ...] | None = None  # mm of [row, column]; None: unknown
-    affine: np.ndarray | None = None  # volumes only
+    array: np.ndarray  # float32, a picture (C, rows, columns) or a volume (C, X, Y, Z)
+    spacing: tuple[float, ...] | None = None  # mm of [row, column] or [X, Y, Z]; None: unknown
+    affine: np.ndarray | None = (
+        None  # (4, 4), indices of this array to mm in RAS; None: a picture without patient axes
+    )
     reader: str
     applied: tuple[str, ...] = ()  # what was done to the stored values
     warnings: tuple[str, ...] = ()
@@ -68,7 +71,16 @@ def limit(name: str) -> int:
 def shown(path: Path | str) -> str:
     """A path as text that cannot move the cursor or break a line: control characters and lost bytes are escaped."""
     return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in str(path)
+        character if character.isprintable() else ascii(character)[1:-1]
+        for character in with_lost_bytes(path)
+    )
+
+
+def with_lost_bytes(path: Path | str) -> str:
+    r"""A path whose bytes that are not UTF-8 are written as \xff; nothing else is changed."""
+    return "".join(
+        f"\\x{ord(character) - 0xDC00:02x}" if "\udc80" <= character <= "\udcff" else character
+        for character in str(path)
     )
 
 
@@ -90,8 +102,13 @@ def refuse_size(path: Path, rows: int, columns: int, channels: int, *, frames: i
         raise DataError(shown(path), seen, accepted, todo)
 
 
-def checked(path: Path, image: Image) -> Image:
+def checked(path: Path, image: Image, *, on_nonfinite: str = "stop") -> Image:
     """The image, if all its numbers are finite; remarks on size and content are added.
+
+    Args:
+        path: For messages.
+        image: What a reader returned.
+        on_nonfinite: `stop` refuses NaN and infinite values, `zero` sets them to 0.
 
     Raises:
         DataError: NaN or infinite values; their count and the first place are named.
@@ -100,24 +117,28 @@ def checked(path: Path, image: Image) -> Image:
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         bad = ~np.isfinite(array)
-        channel, row, column = (int(index) for index in np.argwhere(bad)[0])
-        place = f"row {row}, column {column}, channel {channel}"
-        seen = f"{int(bad.sum())} values are NaN or infinite, the first at {place}"
-        raise DataError(
-            shown(path), seen, "finite values", "export the image again, or list it in data.exclude"
-        )
-    if min(array.shape[1:]) < 16:
-        remarks.append(f"only {array.shape[2]} x {array.shape[1]} pixels")
+        seen = f"{int(bad.sum())} values are NaN or infinite, the first at {_place(np.argwhere(bad)[0])}"
+        if on_nonfinite != "zero":
+            todo = "export the image again, set data.on_nonfinite: zero, or list it in data.exclude"
+            raise DataError(shown(path), seen, "finite values", todo)
+        array = np.where(bad, np.float32(0), array)
+        remarks.append(f"{seen}; set to 0")
+        low, high = float(array.min()), float(array.max())
+    sides = array.shape[1:]
+    if len(sides) == 2 and min(sides) < 16:
+        remarks.append(f"only {sides[1]} x {sides[0]} pixels")
+    if len(sides) == 3 and max(sides) < 4:
+        remarks.append(f"only {' x '.join(map(str, sides))} voxels")
     if low == high:
-        remarks.append(f"every pixel has the value {low:g}")
-    return Image(
-        array=array,
-        spacing=image.spacing,
-        affine=image.affine,
-        reader=image.reader,
-        applied=image.applied,
-        warnings=tuple(remarks),
-    )
+        remarks.append(f"every {'pixel' if len(sides) == 2 else 'voxel'} has the value {low:g}")
+    return dataclasses.replace(image, array=array, warnings=tuple(remarks))
+
+
+def _place(index: np.ndarray) -> str:
+    """An index of an array in words."""
+    names = ("channel", "row", "column") if len(index) == 3 else ("channel", "x", "y", "z")
+    words = [f"{name} {int(value)}" for name, value in zip(names, index, strict=True)]
+    return ", ".join((*words[1:], words[0]))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 
 from ..errors import DataError
 from .image import Image, heard, refuse_size, shown
+from .policy import STRICT, ReadPolicy
 
 # The classes themselves, not `Image.open`: no other format is tried, and our own size limit counts, not Pillow's.
 _CLASSES: dict[str, type[ImageFile.ImageFile]] = {
@@ -24,13 +25,14 @@ _TO_RGB = {"P": "palette to RGB", "CMYK": "CMYK to RGB", "YCbCr": "YCbCr to RGB"
 _ALPHA = {"LA": "L", "La": "L", "RGBA": "RGB", "RGBa": "RGB", "PA": "RGB", "RGBX": "RGB"}
 
 
-def read_picture(path: Path, content: bytes, kind: str) -> Image:
+def read_picture(path: Path, content: bytes, kind: str, *, policy: ReadPolicy = STRICT) -> Image:
     """Decode a picture.
 
     Args:
         path: For messages.
         content: The file.
         kind: JPEG, PNG, TIFF or BMP.
+        policy: Which of several pages (`frames`).
 
     Raises:
         DataError: Damaged, too large, several pages, or a colour space that is not read.
@@ -40,14 +42,18 @@ def read_picture(path: Path, content: bytes, kind: str) -> Image:
     with heard() as said:
         try:
             picture: Pillow.Image = _CLASSES[kind](io.BytesIO(content))
+            applied: list[str] = []
+            _choose_page(path, picture, policy, applied)
             columns, rows = picture.size
             refuse_size(path, rows, columns, len(picture.getbands()))
-            _refuse_pages(path, picture)
-            applied = list(_depth_lost(picture))
+            applied += _depth_lost(picture)
+            top = _white_is_zero(path, picture, applied) if kind == "TIFF" else 0
+            turn = picture.getexif().get(_ORIENTATION, 1)
             picture.load()
-            if kind != "TIFF":  # Pillow turns TIFF itself
-                picture = _turned(picture, applied)
+            picture = _turned(picture, turn, kind, applied)
             array = _planes(path, picture, applied)
+            if top:
+                array = top - array
         except DataError:
             raise
         except (OSError, SyntaxError, ValueError, EOFError) as error:
@@ -69,11 +75,41 @@ def _is_cut_png(content: bytes) -> bool:
     return b"IEND" not in content[-4096:]
 
 
-def _refuse_pages(path: Path, picture: Pillow.Image) -> None:
+def _choose_page(path: Path, picture: Pillow.Image, policy: ReadPolicy, applied: list[str]) -> None:
+    """Go to the page that the policy names."""
     pages = getattr(picture, "n_frames", 1)
-    if pages > 1:
-        todo = "save the page that is meant as a file of its own"
+    if pages == 1:
+        return
+    if policy.frames is None:
+        todo = "save the page that is meant as a file of its own, or set data.frames: first, middle or its number"
         raise DataError(shown(path), f"{pages} pages", "one picture a file", todo)
+    named = {"first": 1, "middle": (pages + 1) // 2}
+    page = named[policy.frames] if isinstance(policy.frames, str) else policy.frames
+    if page > pages:
+        raise DataError(
+            shown(path), f"page {page} asked for, {pages} in the file", f"1 to {pages}", "correct frames"
+        )
+    picture.seek(page - 1)
+    applied.append(f"page {page} of {pages}")
+
+
+def _white_is_zero(path: Path, picture: Pillow.Image, applied: list[str]) -> int:
+    """The value to count from where a TIFF file stores white as 0 and Pillow does not turn that; else 0.
+
+    Pillow inverts up to 8 bits only.
+    """
+    tags = getattr(picture, "tag_v2", {})
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) != 0:
+        return 0
+    applied.append("white is zero: inverted")
+    if not picture.mode.startswith("I;16") and picture.mode not in ("I", "F"):
+        return 0
+    if picture.mode in ("I", "F") or tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] != 1:
+        todo = "save it with black as zero"
+        raise DataError(
+            shown(path), f"white is zero in a TIFF file of mode {picture.mode}", "unsigned pixels", todo
+        )
+    return int(2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]) - 1
 
 
 def _depth_lost(picture: Pillow.Image) -> tuple[str, ...]:
@@ -84,12 +120,11 @@ def _depth_lost(picture: Pillow.Image) -> tuple[str, ...]:
     return ("colour of 16 bits read as 8",) if deep else ()
 
 
-def _turned(picture: Pillow.Image, applied: list[str]) -> Pillow.Image:
-    turn = picture.getexif().get(_ORIENTATION, 1)
-    if turn in (2, 3, 4, 5, 6, 7, 8):
-        applied.append(f"EXIF orientation {turn} turned")
-        return ImageOps.exif_transpose(picture)
-    return picture
+def _turned(picture: Pillow.Image, turn: int, kind: str, applied: list[str]) -> Pillow.Image:
+    if turn not in (2, 3, 4, 5, 6, 7, 8):
+        return picture
+    applied.append(f"EXIF orientation {turn} turned")
+    return picture if kind == "TIFF" else ImageOps.exif_transpose(picture)  # Pillow turns TIFF itself
 
 
 def _planes(path: Path, picture: Pillow.Image, applied: list[str]) -> np.ndarray:

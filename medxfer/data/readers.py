@@ -1,18 +1,22 @@
-"""One gate for every image file: what it is by its content, read rightly, or refused with the reason."""
+"""One gate for every image: what it is by its content, read rightly, or refused with the reason."""
 
 from __future__ import annotations
 
-import stat
+import dataclasses
 from pathlib import Path
 
 from ..errors import DataError
+from .content import ACCEPTED, AGAIN, load_bytes
 from .formats import DICOM_SUFFIXES, PICTURE_SUFFIXES, is_candidate, kind_of, suffix_kind
-from .image import Image, Refused, checked, limit, shown
+from .image import Image, Refused, checked, shown
+from .policy import STRICT, ReadPolicy
 
 __all__ = [
     "DICOM_SUFFIXES",
     "PICTURE_SUFFIXES",
+    "STRICT",
     "Image",
+    "ReadPolicy",
     "Refused",
     "decode",
     "is_candidate",
@@ -20,7 +24,6 @@ __all__ = [
     "read_image",
 ]
 
-ACCEPTED = "DICOM (one image a file), PNG, JPEG, TIFF or BMP"
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a git-LFS pointer: the image itself was not fetched"),
     (b"GIF8", "a GIF picture"),
@@ -29,66 +32,54 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (b"RIFF", "a RIFF file (WebP, audio or video)"),
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a zip archive"),
-    (b"\x1f\x8b", "a gzip file (perhaps a NIfTI volume)"),
-    (b"NRRD", "an NRRD volume"),
-    (b"ObjectType", "a MetaImage volume"),
+    (b"\x1f\x8b", "a gzip file that holds no NIfTI volume"),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"\x7fELF", "a program"),
 )
 _LFS_TODO = "fetch it with `git lfs pull`"
-_AGAIN_TODO = "copy or export the file again, or list it in data.exclude"
 
 
-def read_image(path: Path) -> Image:
-    """Read one image file.
+def read_image(path: Path, *, policy: ReadPolicy = STRICT) -> Image:
+    """Read one image: a file of any kind, or a folder that holds one DICOM series.
 
     Args:
-        path: DICOM with one frame, PNG, JPEG, TIFF or BMP; told by content, not by name.
+        path: DICOM (one image or an enhanced multi-frame one), NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or BMP, told
+            by content, not by name; of a .hdr/.img pair either half. Or a folder of DICOM files.
+        policy: What may be done with what is not plain; the default refuses it.
 
     Returns:
-        Grey as 1 channel, colour as 3; 16 bits kept; rescale, inversion and orientation applied.
+        A picture (C, rows, columns) or a volume (C, X, Y, Z) in the closest RAS axes: grey as 1 channel, colour as 3;
+        16 bits kept; rescale, inversion and orientation applied.
 
     Raises:
-        DataError: Absent, damaged, too large, or of another kind; one reason.
+        DataError: Absent, damaged, too large, of another kind, or against the policy; one reason.
     """
-    return decode(path, load_bytes(path))
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, policy)
+    if path.name.lower().endswith((".img", ".img.gz")):
+        from .nifti import header_half
+
+        path = header_half(path)
+    return decode(path, load_bytes(path), policy=policy)
 
 
-def load_bytes(path: Path) -> bytes:
-    """The content of a regular file; pipes and devices are refused without opening them.
+def _read_folder(folder: Path, policy: ReadPolicy) -> Image:
+    """The one series of a folder, or the one that the policy's rules choose."""
+    from .series import choose_series, find_series, read_series
 
-    Raises:
-        DataError: Absent, unreadable, empty, or larger than the limit.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
-            raise DataError(shown(path), kind, "a file", "name an image file")
-        if status.st_size == 0:
-            raise DataError(shown(path), "0 bytes", ACCEPTED, _AGAIN_TODO)
-        if status.st_size > limit("FILE_BYTES"):
-            accepted = f"at most {limit('FILE_BYTES') / 2**30:.1f} GiB"
-            raise DataError(
-                shown(path), f"{status.st_size / 2**30:.1f} GiB", accepted, "raise MEDXFER_MAX_FILE_BYTES"
-            )
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(shown(path), "no such file", ACCEPTED, "correct the path") from None
-    except OSError as error:
-        todo = "change its permissions, or check the disk"
-        raise DataError(
-            shown(path), f"cannot be read: {error.strerror or error}", "a readable file", todo
-        ) from None
-    if len(content) != status.st_size:
-        seen = f"{status.st_size} bytes, then {len(content)}: it changed while it was read"
-        raise DataError(shown(path), seen, "a file at rest", "wait until it is written, then run again")
-    return content
+    image = read_series(choose_series(find_series(folder), policy), policy)
+    return checked(folder, image, on_nonfinite=policy.on_nonfinite)
 
 
-def decode(path: Path, content: bytes) -> Image:
-    """Read an image from the bytes of its file; `path` is for messages and for its suffix.
+def decode(path: Path, content: bytes, *, policy: ReadPolicy = STRICT) -> Image:
+    """Read an image from the bytes of its file.
+
+    Args:
+        path: For messages, for its suffix, and where the other file of a pair lies.
+        content: The file.
+        policy: As `read_image`.
 
     Raises:
         DataError: As `read_image`.
@@ -97,7 +88,7 @@ def decode(path: Path, content: bytes) -> Image:
     if kind is None:
         raise _foreign(path, content)
     try:
-        image = _decoded(path, content, kind)
+        image = _decoded(path, content, kind, policy)
     except DataError:
         raise
     except MemoryError:
@@ -108,29 +99,34 @@ def decode(path: Path, content: bytes) -> Image:
         Exception
     ) as error:  # a parser given hostile bytes may raise anything; the file is at fault, not the program
         seen = f"damaged {kind}: {type(error).__name__}: {_short(error)}"
-        raise DataError(shown(path), seen, ACCEPTED, _AGAIN_TODO) from error
+        raise DataError(shown(path), seen, ACCEPTED, AGAIN) from error
     if suffix_kind(path) not in (None, kind):
         remark = f"the content is {kind}, the name says {path.suffix}"
-        image = Image(
-            array=image.array,
-            spacing=image.spacing,
-            affine=image.affine,
-            reader=image.reader,
-            applied=image.applied,
-            warnings=(*image.warnings, remark),
-        )
-    return checked(path, image)
+        image = dataclasses.replace(image, warnings=(*image.warnings, remark))
+    return checked(path, image, on_nonfinite=policy.on_nonfinite)
 
 
-def _decoded(path: Path, content: bytes, kind: str) -> Image:
+def _decoded(path: Path, content: bytes, kind: str, policy: ReadPolicy) -> Image:
     """The reader of a kind; imported when first needed, since work without DICOM needs no pydicom."""
     if kind == "DICOM":
-        from .dicom import read_dicom
+        from .dicom_frames import read_dicom_file
 
-        return read_dicom(path, content)
+        return read_dicom_file(path, content, policy=policy)
+    if kind == "NIfTI":
+        from .nifti import read_nifti
+
+        return read_nifti(path, content, policy=policy)
+    if kind == "NRRD":
+        from .nrrd import read_nrrd
+
+        return read_nrrd(path, content, policy=policy)
+    if kind == "MetaImage":
+        from .metaimage import read_metaimage
+
+        return read_metaimage(path, content, policy=policy)
     from .pictures import read_picture
 
-    return read_picture(path, content, kind)
+    return read_picture(path, content, kind, policy=policy)
 
 
 def _foreign(path: Path, content: bytes) -> DataError:
@@ -139,19 +135,18 @@ def _foreign(path: Path, content: bytes) -> DataError:
             todo = _LFS_TODO if "git-LFS" in name else "convert it, or list it in data.exclude"
             return DataError(shown(path), name, ACCEPTED, todo)
     start = content[:512].lstrip().lower()
-    if content[344:348] in (b"n+1\x00", b"ni1\x00") or content[4:8] == b"n+2\x00":
-        return DataError(
-            shown(path), "a NIfTI volume", ACCEPTED, "volumes are not read here; list it in data.exclude"
-        )
+    if int.from_bytes(content[:4], "little") == 348 or int.from_bytes(content[:4], "big") == 348:
+        seen = "an Analyze 7.5 header, which does not say what is left and right"
+        return DataError(shown(path), seen, ACCEPTED, "convert it to NIfTI with the program that wrote it")
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")) or b"<html" in start:
         return DataError(
             shown(path), "a web page (HTML), not an image", ACCEPTED, "download the image itself again"
         )
     sample = content[:512]
     if sample.isascii() and all(byte >= 32 or byte in b"\t\r\n\f" for byte in sample):
-        return DataError(shown(path), "plain text, not an image", ACCEPTED, _AGAIN_TODO)
+        return DataError(shown(path), "plain text, not an image", ACCEPTED, AGAIN)
     seen = f"{len(content)} bytes of no known image format (the first are {content[:4].hex(' ')})"
-    return DataError(shown(path), seen, ACCEPTED, _AGAIN_TODO)
+    return DataError(shown(path), seen, ACCEPTED, AGAIN)
 
 
 def _short(error: Exception) -> str:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from pydicom.uid import (
 
 from medxfer.data.readers import read_image
 from medxfer.errors import DataError
+from tests.bounds import memory_below
 
 from .faults import dicom, ramp, saved
 
@@ -246,12 +246,11 @@ def test_d24_needed_tag_that_is_no_number_is_named(tmp_path: Path) -> None:
 
 def test_d28_huge_size_in_a_small_file_is_refused_at_once(tmp_path: Path) -> None:
     path = saved(dicom(ramp(), Rows=65535, Columns=65535), tmp_path / "a.dcm")
-    start = time.perf_counter()
 
-    error = refusal(path)
+    with memory_below(50):
+        error = refusal(path)
 
     assert "65535 x 65535" in error.seen
-    assert time.perf_counter() - start < 1
 
 
 def test_d28_element_length_beyond_the_file_is_refused_without_allocating_it(tmp_path: Path) -> None:
@@ -302,7 +301,7 @@ def test_real_dicom_files_read_as_expected(shared: Path) -> None:
     for name, facts in expected.items():
         path = shared / "data/dicom" / name
         values = facts.get("value_min_max_mean")
-        if not name.startswith("single/") or not values or not path.is_file():
+        if not name.startswith("single/") or not values or not path.is_file() or "mosaic" in facts["tests"]:
             continue
         image = read_image(path)
         if image.applied[:1] == ("MONOCHROME1 inverted",) or any("padding" in text for text in image.applied):

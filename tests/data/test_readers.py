@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import struct
 import threading
-import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from PIL import Image
+from PIL import Image, ImageCms
 
 from medxfer.data.image import heard
+from medxfer.data.policy import ReadPolicy
 from medxfer.data.readers import decode, read_image
 from medxfer.errors import DataError
+from tests.bounds import memory_below
 
 from .faults import chest, dicom, jpeg_bytes, picture, ramp, saved
 
@@ -56,6 +57,54 @@ def test_tp3_exif_orientation_is_applied_and_said(tmp_path: Path) -> None:
 
     np.testing.assert_array_equal(image.array[0], np.rot90(values, -1))
     assert any("orientation 6" in text for text in image.applied)
+
+
+@pytest.mark.parametrize("turn", [3, 6])
+def test_tp3_orientation_of_tiff_is_applied_and_said(tmp_path: Path, turn: int) -> None:
+    values = ramp(24, 32, np.uint16, 65535)
+
+    image = read_image(picture(tmp_path / "a.tif", values, tiffinfo={0x0112: turn}))
+
+    np.testing.assert_array_equal(image.array[0], np.rot90(values, {3: 2, 6: -1}[turn]))
+    assert f"EXIF orientation {turn} turned" in image.applied
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tp10_tiff_with_white_as_zero_is_inverted(tmp_path: Path, dtype: type) -> None:
+    top = np.iinfo(dtype).max
+    values = ramp(24, 32, dtype, top)
+    path = picture(tmp_path / "a.tif", top - values)
+    content = bytearray(path.read_bytes())
+    start = int.from_bytes(content[4:8], "little")
+    for place in range(start + 2, start + 2 + 12 * int.from_bytes(content[start : start + 2], "little"), 12):
+        if int.from_bytes(content[place : place + 2], "little") == 262:  # PhotometricInterpretation
+            content[place + 8 : place + 10] = bytes(2)
+    path.write_bytes(content)
+
+    image = read_image(path)
+
+    np.testing.assert_array_equal(image.array[0], values)
+    assert "white is zero: inverted" in image.applied
+
+
+def test_tp10_a_page_can_be_chosen(tmp_path: Path) -> None:
+    pages = [Image.fromarray(chest(seed)) for seed in range(4)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+
+    for frames, seed in (("first", 0), ("middle", 1), (4, 3)):
+        image = read_image(tmp_path / "a.tif", policy=ReadPolicy(frames=frames))
+        np.testing.assert_array_equal(image.array[0], chest(seed))
+    assert "page 4 of 4" in image.applied
+    with pytest.raises(DataError, match="page 5"):
+        read_image(tmp_path / "a.tif", policy=ReadPolicy(frames=5))
+
+
+def test_tp10_colour_profile_changes_no_value(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+    image = read_image(picture(tmp_path / "a.png", chest(0), icc_profile=profile))
+
+    np.testing.assert_array_equal(image.array[0], chest(0))
 
 
 def test_tp4_alpha_is_dropped_and_colours_stay(tmp_path: Path) -> None:
@@ -102,12 +151,11 @@ def png_header(columns: int, rows: int) -> bytes:
 def test_tp7_decompression_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png_header(60000, 60000))
-    start = time.perf_counter()
 
-    error = refusal(path)
+    with memory_below(10):
+        error = refusal(path)
 
     assert "60000 x 60000" in error.seen
-    assert time.perf_counter() - start < 1
 
 
 def test_tp7_limit_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +257,8 @@ def test_td3_td8_td9_td10_only_regular_files_are_opened(tmp_path: Path) -> None:
     assert "pipe" in refusal(tmp_path / "pipe.dcm").seen
     assert "no such file" in refusal(tmp_path / "absent.png").seen
     assert "no such file" in refusal(tmp_path / "gone.png").seen
-    assert "a folder" in refusal(tmp_path).seen
+    (tmp_path / "empty").mkdir()
+    assert "no DICOM series" in refusal(tmp_path / "empty").seen
     np.testing.assert_array_equal(read_image(tmp_path / "link.png").array[0], chest(0))
 
 
