@@ -217,10 +217,17 @@ def _with_absolute_paths(bundle: Bundle, document: Document, *, given: str | Non
         source = _absolute(data.source, None if given is not None else bundle.folder)
         data = dataclasses.replace(data, source=source)
     if data.exclude is not None:
-        data = dataclasses.replace(data, exclude=_absolute(data.exclude, bundle.folder))
+        data = dataclasses.replace(data, exclude=_place_of_list(data.exclude, bundle.folder))
     if _is_path(encoder.weights):
         encoder = dataclasses.replace(encoder, weights=_absolute(encoder.weights, bundle.folder))
     return dataclasses.replace(bundle, data=data, encoder=encoder)
+
+
+def _place_of_list(text: str, folder: Path) -> str:
+    """A list of exclusions in the bundle's folder, else below the working folder, else as it is: below the data."""
+    path = Path(text).expanduser()
+    places = (folder / path, Path.cwd() / path)
+    return str(next((place for place in places if place.is_file()), path))
 
 
 def _is_path(weights: str) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Layout = Literal["auto", "class_folders", "csv", "dicom_csv"]
+Store = Literal["uint8", "int16", "float16"]
+Layout = Literal["auto", "class_folders", "csv", "dicom_csv", "decathlon"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,21 @@ class SplitSpec:
     test: float = 0.2
     val: float = 0.15
     by: Literal["patient", "image"] = "patient"
+    column: str | None = None  # column of the label table with a given split; default `split`
+    folds: int | None = (
+        None  # cross-validation: test (or val, where the data bring a test) is one of so many parts
+    )
+    fold: int = 0  # which one, from 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceSpec:
+    """Pictures cut from volumes; those of one volume stay with its patient."""
+
+    plane: Literal["axial", "coronal", "sagittal"] = "axial"
+    every: int = 1  # take each k-th slice
+    context: int = 0  # neighbours on each side, as further channels (2.5D)
+    lesion: bool = False  # the label is whether the case's mask has anything in the slice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +63,28 @@ class DataSpec:
     source: str  # a path, or `synthetic.NAME`
     layout: Layout = "auto"
     labels: str | None = None  # label CSV, relative to the source; found by itself when there is one only
+    join: tuple[str, ...] = ()  # further tables, joined by the file; what they do not name is unknown
     column: str | None = None  # label column of the CSV; default `label`
+    findings: tuple[str, ...] | None = None  # a column each, 0, 1 or blank (unknown); None: found out
+    images: tuple[str, ...] | None = (
+        None  # columns of files that are one case's channels; default the file column
+    )
     patient: PatientSpec = PatientSpec()
     split: SplitSpec = SplitSpec()
+    slices: SliceSpec | None = None  # pictures cut from volumes; None: cases as they are
     on_bad_image: Literal["stop", "skip"] = "stop"
+    on_geometry: Literal["stop", "resample", "warn"] = "stop"  # tilted or uneven series
+    on_nonfinite: Literal["stop", "zero"] = "stop"  # NaN and infinite voxels
+    series: Mapping[str, str | int] = field(
+        default_factory=dict
+    )  # which one of a folder: modality, description, ...
+    select: Mapping[str, str | float] = field(
+        default_factory=dict
+    )  # DICOM tag -> value: one volume of several
+    volume: int | None = None  # which one of a 4D file, from 0
+    frames: Literal["first", "middle"] | int | None = None  # which one of a film
     accept_leak: str | None = None  # the reason, printed in the report
-    exclude: str | None = None  # text file, one relative path a line
+    exclude: str | None = None  # text file, one relative path or pattern a line, after ` # ` the reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +92,21 @@ class ImagesSpec:
     """Deterministic preprocessing and augmentation; empty lists mean none, None means the preset's."""
 
     preset: str = "xray"
-    size: int = 128  # pixels a side
-    store: Literal["uint8", "float16"] = "uint8"
+    dims: Literal[2, 3] = 2  # pictures or volumes
+    size: int | tuple[int, ...] = 128  # pixels a side, or one number an axis
+    spacing: tuple[float, ...] | None = (
+        None  # mm along each axis; None: images are resized to `size` as they are
+    )
+    store: Store = "uint8"  # how the cache rounds values in [0, 1]
     transforms: tuple[Component, ...] | None = None
     augment: tuple[Component, ...] | None = None
+    # Arguments of the preset's parts that are wanted otherwise: {PercentileWindow: {upper: 99.0}}.
+    adjust: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape of what the network sees."""
+        return (self.size,) * self.dims if isinstance(self.size, int) else tuple(self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +188,11 @@ class DataFacts:
     patients: int
     splits: Mapping[str, int]  # given split -> images
     channels: int
-    median_size: tuple[int, int]  # rows, columns
+    median_size: tuple[int, ...]  # rows, columns; of volumes three sides
     labels: str | None = None
     column: str | None = None
+    findings: tuple[str, ...] = ()  # names; then `classes` counts the images with each of them
+    dims: Literal[2, 3] = 2
+    are_pictures: bool = False  # PNG, JPEG and the like: grey levels, no Hounsfield units
     patient: PatientSpec = PatientSpec()
     notes: tuple[str, ...] = ()

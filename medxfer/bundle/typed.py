@@ -49,7 +49,12 @@ RANGES: Mapping[tuple[type, str], Range] = {
     (schema.Bundle, "seed"): Range(0, 2**32 - 1),
     (schema.SplitSpec, "test"): Range(0, 1, above=True, below=True),
     (schema.SplitSpec, "val"): Range(0, 1, above=True, below=True),
+    (schema.SplitSpec, "folds"): Range(2, 100),
+    (schema.SplitSpec, "fold"): Range(0, 99),
     (schema.ImagesSpec, "size"): Range(16, 2048),
+    (schema.ImagesSpec, "spacing"): Range(0, 1000, above=True),
+    (schema.SliceSpec, "every"): Range(1, 10_000),
+    (schema.SliceSpec, "context"): Range(0, 100),
     (schema.EncoderSpec, "in_channels"): Range(1, 1024),
     (schema.EncoderSpec, "min_coverage"): Range(0, 1),
     (schema.PhaseSpec, "lr"): Range(0, 1e3, above=True),
@@ -174,10 +179,11 @@ def _dataclass(value: Any, kind: Any, path: KeyPath, document: Document) -> Any:
     made = {key: convert(item, hints[key], (*path, key), document) for key, item in value.items()}
     for key, item in made.items():
         limits = RANGES.get((kind, key))
-        if limits is not None and item is not None and item not in limits:
-            raise ConfigError(
-                document.where((*path, key)), f"{item:g}", str(limits), f"change {dotted((*path, key))}"
-            )
+        for number in item if isinstance(item, tuple) else (item,):
+            if limits is not None and number is not None and number not in limits:
+                raise ConfigError(
+                    document.where((*path, key)), f"{number:g}", str(limits), f"change {dotted((*path, key))}"
+                )
     for check in CHECKS.get(kind, ()):
         check(made, path, document)
     return kind(**made)
@@ -284,6 +290,14 @@ def _check_shares(values: Mapping[str, Any], path: KeyPath, document: Document) 
         raise ConfigError(where, seen, "test + val below 1", "lower one of them")
 
 
+def _check_fold(values: Mapping[str, Any], path: KeyPath, document: Document) -> None:
+    folds, fold = values.get("folds"), values.get("fold", 0)
+    if fold and (folds is None or fold >= folds):
+        seen = f"fold {fold} of {folds or 'no'} folds"
+        accepted = f"0 to {folds - 1}" if folds else "data.split.folds beside it"
+        raise ConfigError(document.where((*path, "fold")), seen, accepted, "change data.split.fold")
+
+
 def _check_pattern(values: Mapping[str, Any], path: KeyPath, document: Document) -> None:
     pattern = values.get("pattern")
     if pattern is None:
@@ -306,9 +320,24 @@ def _check_phases(values: Mapping[str, Any], path: KeyPath, document: Document) 
         raise ConfigError(where, f"a second phase called {twice}", "each name once", "give it another name")
 
 
+def _check_dims(made: Mapping[str, Any], path: KeyPath, document: Document) -> None:
+    """Slices are pictures; a size or spacing has one number an axis."""
+    images, data = made.get("images", schema.ImagesSpec()), made["data"]
+    if data.slices is not None and images.dims == 3:
+        where = document.where((*path, "images", "dims")) or "images.dims"
+        todo = "set images.dims=2, or leave out data.slices"
+        raise ConfigError(where, "3, and data.slices cuts volumes into pictures", "2 with data.slices", todo)
+    for name in ("size", "spacing"):
+        value = getattr(images, name)
+        if isinstance(value, tuple) and len(value) != images.dims:
+            where = document.where((*path, "images", name)) or f"images.{name}"
+            seen = f"{len(value)} numbers, images.dims is {images.dims}"
+            raise ConfigError(where, seen, f"{images.dims} numbers", f"change images.{name} or images.dims")
+
+
 CHECKS: Mapping[type, tuple[Callable[[Mapping[str, Any], KeyPath, Document], None], ...]] = {
-    schema.Bundle: (_check_name, _check_phases),
+    schema.Bundle: (_check_name, _check_phases, _check_dims),
     schema.PhaseSpec: (_check_name,),
-    schema.SplitSpec: (_check_shares,),
+    schema.SplitSpec: (_check_shares, _check_fold),
     schema.PatientSpec: (_check_pattern,),
 }

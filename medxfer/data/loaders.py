@@ -88,7 +88,7 @@ class Batches:
         if self._augment is not None:
             images, _ = self._augment(images, [self._case_seed(row, epoch) for row in rows])
         return Batch(
-            images=images.contiguous(memory_format=self._format) if images.ndim == 4 else images,
+            images=images.contiguous(memory_format=self._format),
             targets=self._targets[torch.from_numpy(rows)].to(self._device),
             index=torch.from_numpy(rows),
             ids=tuple(self._arrays.cases[row].id for row in rows),

@@ -89,7 +89,7 @@ def test_finding_comes_second(names: tuple[str, ...], expected: tuple[str, ...])
         ({"classes": {}}, {}, "no labels"),
         ({}, {"task": "clasification"}, "did you mean classification"),
         ({}, {"modality": "ray"}, "did you mean xray"),
-        ({}, {"modality": "ct"}, "--modality"),
+        ({"dims": 3, "median_size": (40, 40, 20)}, {}, "the data are volumes"),
     ],
 )
 def test_refusal_leaves_nothing(

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from medxfer.bundle.parser import load_bundle, to_yaml
 from medxfer.errors import ConfigError, MedxferError, UnsafeError
+from tests.bounds import memory_below
 
 GOOD = """\
 data: {source: images}
@@ -231,14 +231,11 @@ def bombs() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", bombs())
-def test_bomb_is_refused_in_a_second(name: str, tmp_path: Path) -> None:
+def test_bomb_is_refused_before_it_goes_off(name: str, tmp_path: Path) -> None:
     folder = write(tmp_path, bombs()[name])
-    start = time.process_time()
 
-    with pytest.raises(ConfigError):
+    with memory_below(100), pytest.raises(ConfigError):
         load_bundle(folder)
-
-    assert time.process_time() - start < 2
 
 
 def test_pipe_is_not_opened(tmp_path: Path) -> None:

@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from medxfer.bundle.schema import DataSpec, ImagesSpec
+from medxfer.bundle.schema import DataSpec, ImagesSpec, SliceSpec
 from medxfer.data.cache import Arrays, cache_arrays
+from medxfer.data.case import Case
 from medxfer.data.cases import find_cases
 from medxfer.data.presets import preprocess, steps_of
 from medxfer.data.readers import read_image
+from medxfer.data.sampling import Reading
+from medxfer.data.steps.pictures import Quantise
+from medxfer.data.threads import in_order
 from medxfer.errors import DataError
 from medxfer.files import sha256_of
 from medxfer.progress import Progress
 
-from .faults import chest, class_folders, picture
+from .faults import anatomy, chest, class_folders, picture, saved_series, series
 
 QUIET = Progress(quiet=True)
 
@@ -43,7 +47,7 @@ def entries(home: Path) -> list[Path]:
     return sorted((home / "cache").iterdir())
 
 
-@pytest.mark.parametrize("store", ["uint8", "float16"])
+@pytest.mark.parametrize("store", ["uint8", "int16", "float16"])
 def test_batches_equal_what_predict_computes(tmp_path: Path, store: str) -> None:
     root = class_folders(tmp_path / "data")
 
@@ -62,7 +66,7 @@ def test_second_run_reads_no_image_and_gives_the_same(
 ) -> None:
     root = class_folders(tmp_path / "data")
     first = np.array(read(root).images)
-    monkeypatch.setattr("medxfer.data.cache.decode", None)
+    monkeypatch.setattr("medxfer.data.sampling.decode", None)
 
     second = read(root)
 
@@ -87,11 +91,12 @@ def test_moved_data_are_found_again_and_changed_data_are_not(tmp_path: Path, own
     np.testing.assert_array_equal(changed.images[0, 0], read(root).images[0, 0])
 
 
-@pytest.mark.parametrize("name", ["images.npy", "entry.json"])
+@pytest.mark.parametrize("name", ["images.bin", "affines.npy", "entry.json"])
 @pytest.mark.parametrize("fault", ["flip", "cut", "absent"])
 def test_c4_corrupt_entries_are_rebuilt(tmp_path: Path, own_home: Path, name: str, fault: str) -> None:
     root = class_folders(tmp_path / "data")
-    expected = np.array(read(root).images)
+    first = read(root)
+    expected, affines = np.array(first.images), first.affines
     file = entries(own_home)[0] / name
     content = bytearray(file.read_bytes())
     if fault == "absent":
@@ -102,7 +107,9 @@ def test_c4_corrupt_entries_are_rebuilt(tmp_path: Path, own_home: Path, name: st
         content[len(content) // 2] ^= 4
         file.write_bytes(content)
 
-    np.testing.assert_array_equal(read(root).images, expected)
+    again = read(root)
+    np.testing.assert_array_equal(again.images, expected)
+    np.testing.assert_array_equal(again.affines, affines)
 
 
 def test_bad_images_stop_with_their_number_and_the_first_five(tmp_path: Path) -> None:
@@ -189,7 +196,11 @@ def test_c4_processes_filling_one_cache_give_one_result(tmp_path: Path, own_home
     assert len(said) == 1
     assert said != {b""}
     assert len(entries(own_home)) == 1
-    assert {path.name for path in entries(own_home)[0].iterdir()} == {"images.npy", "entry.json"}
+    assert {path.name for path in entries(own_home)[0].iterdir()} == {
+        "images.bin",
+        "affines.npy",
+        "entry.json",
+    }
 
 
 def test_stale_pieces_of_a_killed_process_do_no_harm(tmp_path: Path, own_home: Path) -> None:
@@ -200,3 +211,150 @@ def test_stale_pieces_of_a_killed_process_do_no_harm(tmp_path: Path, own_home: P
     (own_home / "cache" / f".{entry.name}.tmp-{os.getpid()}").mkdir()
 
     np.testing.assert_array_equal(read(root).images, expected)
+
+
+def volume_case(folder: Path) -> Case:
+    saved_series(series(), folder)
+    return Case(id="ct", images=(folder,), patient="p", label="a")
+
+
+@pytest.mark.parametrize("cut", [None, SliceSpec(every=5)])
+def test_volumes_and_their_slices_are_found_again_with_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: SliceSpec | None
+) -> None:
+    case = volume_case(tmp_path / "ct")
+    dims = 3 if cut is None else 2
+    steps = steps_of(ImagesSpec(preset="ct", dims=dims, size=8, store="int16"), 1)  # type: ignore[arg-type]
+
+    def arrays() -> Arrays:
+        return cache_arrays([case], steps, "int16", QUIET, reading=Reading(slices=cut))
+
+    first = arrays()
+    monkeypatch.setattr("medxfer.data.sampling.read_image", None)
+    second = arrays()
+
+    assert first.images.shape == ((1, 1, 8, 8, 8) if cut is None else (3, 1, 8, 8))
+    assert first.affines.shape == ((1, 4, 4) if cut is None else (3, 3, 3))
+    assert [one.id for one in second.cases] == (
+        ["ct"] if cut is None else [f"ct#axial-{number:03}" for number in (0, 5, 10)]
+    )
+    assert len(set(second.sha256)) == len(second.cases)
+    assert second.sha256 == first.sha256
+    np.testing.assert_array_equal(second.images, first.images)
+    np.testing.assert_array_equal(second.affines, first.affines)
+
+
+def test_entry_of_a_volume_is_rebuilt_when_damaged_and_another_when_read_otherwise(
+    tmp_path: Path, own_home: Path
+) -> None:
+    case = volume_case(tmp_path / "ct")
+    steps = steps_of(ImagesSpec(preset="ct", size=8), 1)
+
+    def arrays(every: int) -> Arrays:
+        return cache_arrays([case], steps, "uint8", QUIET, reading=Reading(slices=SliceSpec(every=every)))
+
+    expected = np.array(arrays(5).images)
+    (entry,) = entries(own_home)
+    (entry / "images.bin").write_bytes(b"")
+
+    np.testing.assert_array_equal(arrays(5).images, expected)
+    assert len(arrays(1).images) == len(anatomy())
+    assert len(entries(own_home)) == 2
+
+
+def test_int16_keeps_every_level_of_twelve_bits() -> None:
+    levels = torch.arange(4096) / 4095
+
+    for store, whole in (("uint8", False), ("int16", True), ("float16", False)):
+        stored = Quantise(store).change(levels)  # type: ignore[arg-type]
+        assert torch.equal((stored * 4095).round(), torch.arange(4096.0)) == whole
+
+
+def test_bounded_cache_lets_the_least_recently_used_entry_go(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders(tmp_path / "data")
+    old = read(root, size=32)
+    read(root, size=40)
+    for number, entry in enumerate(
+        sorted(entries(own_home), key=lambda one: (one / "images.bin").stat().st_size)
+    ):
+        os.utime(entry, (number, number))
+    read(root, size=32)  # used now
+    total = sum(file.stat().st_size for entry in entries(own_home) for file in entry.iterdir())
+    monkeypatch.setenv("MEDXFER_CACHE_BYTES", str(total))
+    before = np.array(old.images)
+
+    read(root, size=24)
+
+    sizes = sorted((entry / "images.bin").stat().st_size for entry in entries(own_home))
+    assert sizes == [12 * 24**2, 12 * 32**2]
+    monkeypatch.setenv("MEDXFER_CACHE_BYTES", "1")
+    kept = read(root, size=16)
+    assert [entry.name for entry in entries(own_home)] == [Path(kept.images.filename).parent.name]  # type: ignore[attr-defined]
+    assert "MEDXFER_CACHE_BYTES" in capfd.readouterr().err
+    np.testing.assert_array_equal(old.images, before)  # still mapped
+
+
+def test_bound_of_the_cache_has_to_be_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDXFER_CACHE_BYTES", "10 GB")
+
+    with pytest.raises(DataError, match="MEDXFER_CACHE_BYTES"):
+        read(class_folders(tmp_path / "data"))
+
+
+def test_half_written_entries_of_killed_processes_go_after_a_day(tmp_path: Path, own_home: Path) -> None:
+    root = class_folders(tmp_path / "data")
+    stale, fresh = own_home / "cache" / ".a.tmp-1", own_home / "cache" / ".b.tmp-2"
+    for folder in (stale, fresh):
+        folder.mkdir(parents=True)
+    os.utime(stale, (0, 0))
+
+    read(root)
+
+    assert not stale.exists()
+    assert fresh.exists()
+
+
+def test_work_in_threads_keeps_order_and_holds_few_results() -> None:
+    begun: list[int] = []
+    results = in_order(lambda number: begun.append(number) or number, range(5000), threads=2)
+
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    assert len(begun) < 200
+    results.close()  # as Ctrl-C does
+    assert len(begun) < 200
+    assert list(in_order(pow, [2, 3, 4], [2, 2, 2])) == [4, 9, 16]
+
+
+def test_a_fault_in_a_thread_is_raised_and_ends_the_work() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 40:
+            raise RuntimeError("40")
+        return number
+
+    with pytest.raises(RuntimeError, match="40"):
+        list(in_order(work, range(5000)))
+    assert len(begun) < 300
+
+
+def test_tx2_many_images_of_one_value_are_refused(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "data")
+    picture(root / "normal" / "n002.png", np.full((40, 40), 7, np.uint8))
+
+    with pytest.raises(DataError) as caught:
+        read(root)
+
+    assert "1 of 12 images are of one value all over: normal/n002.png" in caught.value.seen
+    assert len(read(root, on_bad_image="skip").cases) == 12
+
+
+def test_tp9_thumbnails_are_refused(tmp_path: Path) -> None:
+    root = class_folders(tmp_path / "data")
+    picture(root / "normal" / "n002.png", chest(0)[:9, :30])
+
+    with pytest.raises(DataError, match="9 rows, 30 columns"):
+        read(root)

@@ -19,7 +19,12 @@ def arrays_of(order: list[int] | None = None) -> Arrays:
     order = order or list(range(COUNT))
     images = np.random.default_rng(0).integers(0, 255, (COUNT, 1, 16, 16)).astype(np.uint8)[order]
     cases = tuple(Case(id=f"c{row}", images=(Path(f"c{row}"),), patient=f"p{row}") for row in order)
-    return Arrays(images=images, cases=cases, sha256=tuple(f"{row + 7:064x}" + "" for row in order))
+    return Arrays(
+        images=images,
+        cases=cases,
+        sha256=tuple(f"{row + 7:064x}" for row in order),
+        affines=np.zeros((len(images), 3, 3)),
+    )
 
 
 def batches_of(arrays: Arrays | None = None, **options: object) -> Batches:
@@ -94,7 +99,12 @@ def test_processes_share_an_epoch_in_equal_steps(world: int) -> None:
 
 def test_memory_format_is_the_one_asked_for() -> None:
     arrays = arrays_of()
-    wide = Arrays(images=np.repeat(arrays.images, 3, 1), cases=arrays.cases, sha256=arrays.sha256)
+    wide = Arrays(
+        images=np.repeat(arrays.images, 3, 1),
+        cases=arrays.cases,
+        sha256=arrays.sha256,
+        affines=arrays.affines,
+    )
 
     batch = next(batches_of(wide, memory_format=torch.channels_last).epoch(0))
 

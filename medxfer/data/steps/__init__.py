@@ -1,0 +1,1 @@
+"""Deterministic steps between reader and cache; each can write itself as MONAI configuration."""

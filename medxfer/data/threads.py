@@ -1,0 +1,40 @@
+"""Work on many cases in threads, in order, with memory that does not grow with their number."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+READERS = 2  # threads; Pillow, pydicom and torch release the interpreter while they work
+
+_Result = TypeVar("_Result")
+
+
+def in_order(
+    function: Callable[..., _Result], *columns: Sequence[Any], threads: int = READERS
+) -> Iterator[_Result]:
+    """`map` in threads: results in order, few of them kept at a time, and none begun after a fault or Ctrl-C.
+
+    Many cases go several at once to a thread: handing over a small picture alone costs a tenth of reading it.
+
+    Args:
+        function: Takes one value of each column.
+        columns: Equally long.
+        threads: That work at once.
+    """
+    rows = list(zip(*columns, strict=True))
+    size = min(16, 1 + len(rows) // 256)
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[list[_Result]]] = deque()
+    try:
+        for begin in range(0, len(rows), size):
+            piece = rows[begin : begin + size]
+            waiting.append(pool.submit(lambda part: [function(*row) for row in part], piece))
+            if len(waiting) > 2 * threads:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
