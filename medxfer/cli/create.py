@@ -14,9 +14,9 @@ from . import options
 @click.option(
     "--data", required=True, type=options.FOLDER, metavar="PATH", help="Folder of images to look at."
 )
-@click.option("--task", type=click.Choice(["classification"]), default="classification", show_default=True,
-              help="Kind of question.")  # fmt: skip
-@click.option("--modality", type=click.Choice(["xray"]), default="xray", show_default=True,
+@click.option("--task", type=click.Choice(["classification", "findings"]), default="classification",
+              show_default=True, help="One class a case, or several findings at once.")  # fmt: skip
+@click.option("--modality", type=click.Choice(["xray", "ct", "mri", "pathology"]), default="xray", show_default=True,
               help="Decides preprocessing and augmentation.")  # fmt: skip
 @click.option("--labels", metavar="FILE.csv", help="Label table inside PATH, where there are several.")
 @click.option("--column", metavar="NAME", help="Label column of that table.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 SplitName = Literal["train", "val", "test"]
+NAMES: tuple[SplitName, ...] = ("train", "val", "test")
 
 _SPLIT_WORDS: dict[str, SplitName] = {
     "train": "train",
@@ -27,12 +28,18 @@ class Case:
     """One thing to be classified: its files, whose it is, and what is known of it."""
 
     id: str  # path relative to the data folder, with /
-    images: tuple[Path, ...]
+    images: tuple[Path, ...]  # files or series folders; several are channels
     patient: str
-    label: str | Mapping[str, bool | None] | Path | None = None
+    label: str | Mapping[str, bool | None] | Path | None = None  # class, findings (None: unknown), or mask
     study: str | None = None
     split: SplitName | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+    stem: str | None = (
+        None  # looser key of the patient: what its key begins with, where that is less than the key
+    )
+    links: tuple[
+        str, ...
+    ] = ()  # further ids that only files of one patient share: series, frame of reference
 
 
 def split_word(word: str) -> SplitName | None:

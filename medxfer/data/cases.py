@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle.schema import DataSpec, Layout
 from ..errors import DataError
 from .case import Case, split_word
+from .decathlon import datalist_of, read_datalist
+from .exclusions import without_excluded
 from .formats import is_candidate
 from .image import limit, shown
-from .labels import from_table
+from .labels import MASK_COLUMNS, from_table, image_columns, key_column
 from .patients import with_patients
-from .tables import FILE_COLUMNS, Table, match_column, nearest, read_table
+from .policy import ReadPolicy
+from .series_cases import may_hold_series, units_of
+from .tables import FILE_COLUMNS, Table, joined, match_column, nearest, read_table
 
 # Folders that say what their files are, not what they show: never classes.
 _GENERIC = ("image", "img", "dicom", "picture", "mask", "scan", "file", "data")
@@ -33,13 +37,18 @@ class Found:
     patient_key: str  # how patients are told apart, in words
     layout: Layout
     labels: Path | None = None  # the label table
+    findings: tuple[str, ...] = ()  # names, where cases have several labels at once
 
 
 def find_cases(data: DataSpec, root: Path) -> Found:
     """Look through a data folder.
 
+    Layouts: a folder a class, perhaps below folders for train, val and test; a CSV table with a class, a mask or a
+    column a finding for each file, series, study or patient; a datalist (dataset.json). A folder that holds one DICOM
+    series is one case.
+
     Args:
-        data: Layout, label table and column, how patients are told apart, what to leave out.
+        data: Layout, label table and columns, how patients are told apart, what to leave out.
         root: The folder.
 
     Raises:
@@ -49,23 +58,40 @@ def find_cases(data: DataSpec, root: Path) -> Found:
     layout: Layout = "class_folders"
     files, notes = _files_of(root)
     if not files:
-        raise DataError(
-            shown(root), "no image files", "DICOM, PNG, JPEG, TIFF or BMP files", "name another folder"
-        )
-    table = _table_for(data, root, files)
+        accepted = "DICOM, NIfTI, NRRD, MHA, PNG, JPEG, TIFF or BMP files"
+        raise DataError(shown(root), "no image files", accepted, "name another folder")
+    listed = datalist_of(data, root)
+    table: Table | None
+    if listed is not None:
+        table, data = read_datalist(listed, data)
+    elif (table := _table_for(data, root, files)) is not None:
+        table = joined(table, _further(data, root))
     if table is None:
-        cases = _from_folders(root, files, notes)
+        cases = _from_folders(data, root, files, notes)
     else:
         cases, layout = from_table(data, root, files, table, notes)
-    cases = _without_excluded(data, root, cases, notes)
+    cases = without_excluded(data, root, cases, notes)
     cases, patient_key = with_patients(data.patient, cases, table, notes)
+    names = dict.fromkeys(name for case in cases if isinstance(case.label, Mapping) for name in case.label)
     return Found(
         cases=cases,
         notes=notes,
         patient_key=patient_key,
         layout=layout,
         labels=None if table is None else table.path,
+        findings=tuple(names),
     )
+
+
+def _further(data: DataSpec, root: Path) -> list[Table]:
+    """The tables to be joined; they lie in the data folder."""
+    for name in data.join:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            todo = "put the file into the data folder"
+            raise DataError(
+                f"data.join: {shown(name)}", "outside of the data", "a path below data.source", todo
+            )
+    return [read_table(root / name) for name in data.join]
 
 
 def existing_folder(path: Path) -> Path:
@@ -139,9 +165,14 @@ def _table_for(data: DataSpec, root: Path, files: Sequence[Path]) -> Table | Non
         )
     if data.layout == "class_folders":
         return None
-    tables = [(path, table) for path in sorted(root.glob("*.csv")) if (table := _image_table(path))]
+    may_be_series = may_hold_series(files)
+    tables = [
+        (path, table)
+        for path in sorted(root.glob("*.csv"))
+        if path.name not in data.join and (table := _image_table(path, may_be_series))
+    ]
     if data.layout == "auto" and data.column is None:
-        labelled = [(path, table) for path, table in tables if match_column(table.columns, ("label",))]
+        labelled = [(path, table) for path, table in tables if _has_labels(data, table)]
         if not labelled and _has_class_folders(root, files):
             return None
         tables = labelled or tables
@@ -165,15 +196,22 @@ def _table_for(data: DataSpec, root: Path, files: Sequence[Path]) -> Table | Non
     )
 
 
-def _image_table(path: Path) -> Table | None:
-    """The table, if it is one of images; other CSV files may lie beside the data."""
+def _has_labels(data: DataSpec, table: Table) -> bool:
+    """Whether the columns say so by their names; columns of 0 and 1 beside class folders may be anything."""
+    if data.findings is not None:
+        return all(match_column(table.columns, (name,)) for name in data.findings)
+    return match_column(table.columns, ("label", *MASK_COLUMNS)) is not None
+
+
+def _image_table(path: Path, may_be_series: bool) -> Table | None:
+    """The table, if it is one of images or of DICOM series; other CSV files may lie beside the data."""
     try:
         table = read_table(path)
     except DataError:
         if path.stem.casefold() in ("labels", "label"):
             raise
         return None
-    return table if match_column(table.columns, FILE_COLUMNS) else None
+    return table if image_columns(table) or (may_be_series and key_column(table)) else None
 
 
 def _has_class_folders(root: Path, files: Sequence[Path]) -> bool:
@@ -181,8 +219,8 @@ def _has_class_folders(root: Path, files: Sequence[Path]) -> bool:
     return any(split_word(name) or not name.casefold().startswith(_GENERIC) for name in names)
 
 
-def _from_folders(root: Path, files: Sequence[Path], notes: list[str]) -> list[Case]:
-    """ROOT/CLASS/... or ROOT/SPLIT/CLASS/..."""
+def _from_folders(data: DataSpec, root: Path, files: Sequence[Path], notes: list[str]) -> list[Case]:
+    """ROOT/CLASS/... or ROOT/SPLIT/CLASS/...; a folder that holds one DICOM series is one case."""
     places = [
         path
         for path in sorted(root.iterdir())
@@ -194,7 +232,11 @@ def _from_folders(root: Path, files: Sequence[Path], notes: list[str]) -> list[C
     _refuse_empty_classes(root, splits or [root], files, notes)
     cases: list[Case] = []
     stray = 0
-    for path in files:
+    units = list(files)
+    if may_hold_series(files):
+        policy = ReadPolicy(series=dict(data.series))
+        units = [unit.path for unit in units_of(root, files, policy, notes)]
+    for path in units:
         parts = path.relative_to(root).parts
         split = split_word(parts[0]) if splits else None
         depth = 1 if splits else 0
@@ -233,27 +275,3 @@ def _refuse_empty_classes(root: Path, bases: Sequence[Path], files: Sequence[Pat
             raise DataError(
                 shown(folder), "a class folder without images", accepted, "fill the folder, or remove it"
             )
-
-
-def _without_excluded(data: DataSpec, root: Path, cases: list[Case], notes: list[str]) -> list[Case]:
-    """Leave out what the `exclude` file names: one path a line, relative to the data folder."""
-    if data.exclude is None:
-        return cases
-    path = next((place for place in (root / data.exclude, Path(data.exclude)) if place.is_file()), None)
-    if path is None:
-        raise DataError(
-            f"data.exclude: {data.exclude}", "no such file", "a text file, one path a line", "correct it"
-        )
-    lines = [
-        line.strip() for line in path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-    ]
-    named = {Path(line).as_posix() for line in lines if line and not line.startswith("#")}
-    kept = [case for case in cases if case.id not in named]
-    unknown = sorted(named - {case.id for case in cases})
-    notes.append(f"{len(cases) - len(kept)} cases left out by {path.name}")
-    if unknown:
-        first = ", ".join(shown(name) for name in unknown[:5])
-        notes.append(f"{len(unknown)} lines of {path.name} name no case: {first}")
-    if not kept:
-        raise DataError(shown(path), "every case is left out", "some cases left", "shorten the file")
-    return kept

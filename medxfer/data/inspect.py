@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -12,15 +12,18 @@ from ..bundle.schema import DataFacts, DataSpec, PatientSpec
 from ..errors import ConfigError, DataError
 from .case import Case
 from .cases import Found, existing_folder, find_cases
-from .image import Image
+from .formats import PICTURE_SUFFIXES, image_suffix
+from .image import Image, shown
 from .patients import ALONE
+from .patients import COLUMNS as _PATIENT_COLUMNS
 from .presets import default_augment
 from .readers import read_image
 from .tables import match_column, read_table
 
+TASKS = ("classification", "findings")
 LOOKED_AT = 48  # images opened for size and channels, spread over the folder
+VOLUMES_LOOKED_AT = 8
 _LABEL_COLUMNS = ("label", "class", "target", "diagnosis", "category")
-_PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id")
 
 
 def facts_of(
@@ -29,31 +32,34 @@ def facts_of(
     """Look at a data folder.
 
     Args:
-        path: Class folders, or images with a label table.
-        task: `classification`.
+        path: Class folders, images with a label table, or a datalist.
+        task: `classification` (one class a case) or `findings` (several, each there or not).
         modality: A preset, such as `xray`.
         labels: The label table below `path`, where there are several.
         column: Its label column, where the name alone does not tell.
 
     Returns:
-        Layout, classes, patients, given splits, channels, median size, and what could not be settled as notes.
+        Layout, classes or findings, patients, given splits, channels, median size, and what could not be settled as
+        notes.
 
     Raises:
         ConfigError: A task or modality that is not known.
-        DataError: A folder that `medxfer run` would refuse as well.
+        DataError: A folder that `medxfer run` would refuse as well, or labels of another kind than the task asks for.
     """
-    if task != "classification":
-        raise ConfigError("--task", task, "classification", "write --task classification")
+    if task not in TASKS:
+        raise ConfigError("--task", task, ", ".join(TASKS), f"write --task {TASKS[0]}")
     default_augment(modality)  # refuses what has no preset
     existing_folder(path)
-    spec = _with_columns(DataSpec(source=str(path), labels=labels, column=column), path)
+    spec = DataSpec(source=str(path), labels=labels, column=column)
+    spec = _with_patient(spec, path) if task == "findings" else _with_columns(spec, path)
     found = find_cases(spec, path)
+    _require_task(found, task, path)
     notes = list(found.notes)
     channels, size = _channels_and_size(found.cases, notes)
     return DataFacts(
         source=path,
         layout=found.layout,
-        classes=dict(sorted(Counter(str(case.label) for case in found.cases).items())),
+        classes=_counts(found),
         images=len(found.cases),
         patients=len({case.patient for case in found.cases}),
         splits=dict(Counter(case.split for case in found.cases if case.split is not None)),
@@ -61,9 +67,48 @@ def facts_of(
         median_size=size,
         labels=None if found.labels is None else _below(found.labels, path),
         column=spec.column,
+        findings=found.findings,
+        dims=3 if len(size) == 3 else 2,
+        are_pictures=all(image_suffix(case.images[0]) in PICTURE_SUFFIXES for case in found.cases),
         patient=_patient_of(spec, found, notes),
         notes=tuple(notes),
     )
+
+
+def _counts(found: Found) -> dict[str, int]:
+    """Images of each class; with findings, those with each, in the order of the columns."""
+    if not found.findings:
+        return dict(sorted(Counter(str(case.label) for case in found.cases).items()))
+    labels = [case.label for case in found.cases if isinstance(case.label, Mapping)]
+    return {name: sum(bool(label.get(name)) for label in labels) for name in found.findings}
+
+
+def _require_task(found: Found, task: str, path: Path) -> None:
+    """Labels must be what the task asks for."""
+    if found.findings:
+        kind, fitting = f"findings ({', '.join(found.findings[:5])})", "findings"
+    elif any(isinstance(case.label, Path) for case in found.cases):
+        kind, fitting = "masks", "segmentation"
+    else:
+        kind, fitting = "one class a case", "classification"
+    if fitting == task:
+        return
+    where = shown(found.labels or path)
+    todo = "name the columns in a bundle: data.findings" if task == "findings" else f"write --task {fitting}"
+    if fitting == "segmentation":
+        todo = "name a column of classes: --column"
+    raise DataError(where, f"labels are {kind}", f"what --task {task} needs", todo)
+
+
+def _with_patient(spec: DataSpec, path: Path) -> DataSpec:
+    """Name the table of findings where there is one only, and its patient column."""
+    tables = [path / spec.labels] if spec.labels else sorted(path.glob("*.csv"))
+    if len(tables) != 1:
+        return spec
+    columns = read_table(tables[0]).columns
+    patients = [found for name in _PATIENT_COLUMNS if (found := match_column(columns, (name,)))]
+    patient = PatientSpec(column=patients[0]) if len(set(patients)) == 1 else PatientSpec()
+    return dataclasses.replace(spec, labels=tables[0].relative_to(path).as_posix(), patient=patient)
 
 
 def _with_columns(spec: DataSpec, path: Path) -> DataSpec:
@@ -112,9 +157,10 @@ def _patient_of(spec: DataSpec, found: Found, notes: list[str]) -> PatientSpec:
     return PatientSpec()
 
 
-def _channels_and_size(cases: Sequence[Case], notes: list[str]) -> tuple[int, tuple[int, int]]:
-    """Channels that keep what there is to see, and the median rows and columns, from a spread of images."""
-    step = max(1, len(cases) // LOOKED_AT)
+def _channels_and_size(cases: Sequence[Case], notes: list[str]) -> tuple[int, tuple[int, ...]]:
+    """Channels that keep what there is to see, and the median size along each axis, from a spread of images."""
+    looked_at = LOOKED_AT if image_suffix(cases[0].images[0]) in PICTURE_SUFFIXES else VOLUMES_LOOKED_AT
+    step = max(1, len(cases) // looked_at)
     images: list[Image] = []
     faults: list[str] = []
     for case in cases[::step]:
@@ -130,6 +176,13 @@ def _channels_and_size(cases: Sequence[Case], notes: list[str]) -> tuple[int, tu
         notes.append(
             f"{len(faults)} of {len(faults) + len(images)} images looked at cannot be read: {faults[0]}"
         )
+    dims = {image.array.ndim - 1 for image in images}
+    if len(dims) > 1:
+        volumes = sum(image.array.ndim == 4 for image in images)
+        seen = f"{volumes} of {len(images)} images looked at are volumes, the others pictures"
+        raise DataError(
+            shown(cases[0].images[0].parent), seen, "one kind", "leave one of them out: data.exclude"
+        )
     colour = [
         image for image in images if image.array.shape[0] == 3 and "three equal channels" not in image.applied
     ]
@@ -137,9 +190,13 @@ def _channels_and_size(cases: Sequence[Case], notes: list[str]) -> tuple[int, tu
         notes.append(f"{len(colour)} of {len(images)} images looked at are in colour, the others grey")
     for text, count in Counter(text for image in images for text in image.warnings).most_common(3):
         notes.append(f"{count} of {len(images)} images looked at: {text}")
-    rows = median(image.array.shape[1] for image in images)
-    columns = median(image.array.shape[2] for image in images)
-    return 3 if 2 * len(colour) > len(images) else 1, (int(rows), int(columns))
+    size = tuple(
+        int(median(image.array.shape[axis] for image in images)) for axis in range(1, dims.pop() + 1)
+    )
+    sequences = len(cases[0].images)
+    if sequences > 1:
+        return sequences, size
+    return 3 if 2 * len(colour) > len(images) else 1, size
 
 
 def _below(labels: Path, path: Path) -> str:

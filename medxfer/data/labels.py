@@ -1,19 +1,114 @@
-"""A label table and a folder of images joined: each row finds its file, each file at most one row."""
+"""A label table and a folder of images joined: each row finds its files, each file at most one row."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from ..bundle.schema import DataSpec, Layout
 from ..errors import DataError
 from .case import Case, SplitName, split_word
-from .formats import DICOM_SUFFIXES
+from .files_of_table import Finder
+from .findings import finding_columns, findings_of, unknown_note
+from .formats import DICOM_SUFFIXES, image_suffix
 from .image import shown
+from .series_cases import KEYS
 from .tables import FILE_COLUMNS, Table, match_column, nearest
 
 _YES = {"true": "1", "yes": "1", "false": "0", "no": "0"}
+MASK_COLUMNS = (
+    "mask",
+    "mask_path",
+    "mask_file",
+    "segmentation",
+    "seg",
+    "label_path",
+    "label_file",
+    "label_mask",
+)
+
+Label = str | Mapping[str, bool | None] | Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """What the columns of a table are."""
+
+    images: tuple[str, ...]  # of files; empty where rows go by `key`
+    key: tuple[str, str] | None = None  # series, study or patient, and its column
+    label: str | None = None
+    mask: str | None = None
+    findings: tuple[str, ...] = ()
+    split: str | None = None
+    study: str | None = None
+
+
+def columns_of(data: DataSpec, table: Table) -> Columns:
+    """Find out what the columns are, from the bundle's words and from their names.
+
+    Raises:
+        DataError: No column of files or of labels, or a named one that is not there.
+    """
+    if data.images is not None:
+        images: tuple[str, ...] = tuple(table.column(name) for name in data.images)
+    else:
+        images = image_columns(table)
+    key = None if images else key_column(table)
+    if not images and key is None:
+        seen = f"no column with file names; columns: {', '.join(table.columns)}"
+        raise DataError(
+            shown(table.path), seen, f"one of: {', '.join(FILE_COLUMNS)}", "rename the column of file names"
+        )
+    split = table.column(data.split.column) if data.split.column else match_column(table.columns, ("split",))
+    label, mask, findings = _label_columns(data, table)
+    return Columns(
+        images=images,
+        key=key,
+        label=label,
+        mask=mask,
+        findings=findings,
+        split=split,
+        study=match_column(table.columns, ("study", "study_id", "StudyInstanceUID")),
+    )
+
+
+def image_columns(table: Table) -> tuple[str, ...]:
+    """The file column; else columns such as image_t1, image_t2 in their order."""
+    file_column = match_column(table.columns, FILE_COLUMNS)
+    several = tuple(name for name in table.columns if name.casefold().startswith(("image_", "img_")))
+    plain = [name for name in several if name.casefold() not in ("image_index", "image_id")]
+    if file_column is not None and (file_column not in several or len(plain) == 1):
+        return (file_column,)
+    return tuple(plain) if plain else (file_column,) if file_column else ()
+
+
+def key_column(table: Table) -> tuple[str, str] | None:
+    """The narrowest of series, study and patient that has a column."""
+    for kind, names in KEYS.items():
+        if (column := match_column(table.columns, names)) is not None:
+            return kind, column
+    return None
+
+
+def _label_columns(data: DataSpec, table: Table) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """Exactly one of label, mask and findings."""
+    if data.findings is not None:
+        return None, None, finding_columns(data, table)
+    named = data.column
+    if named is not None:
+        column = table.column(named)
+        cells = [row[column] for row in table.rows if row[column]]
+        is_mask = column.casefold() in MASK_COLUMNS and all("." in cell or "/" in cell for cell in cells)
+        return (None, column, ()) if is_mask else (column, None, ())
+    if (label := match_column(table.columns, ("label",))) is not None:
+        return label, None, ()
+    if mask := match_column(table.columns, MASK_COLUMNS):
+        return None, mask, ()
+    if findings := finding_columns(data, table):
+        return None, None, findings
+    return table.column("label"), None, ()  # refuses, with the nearest name
 
 
 def from_table(
@@ -22,7 +117,7 @@ def from_table(
     """Cases of a label table.
 
     Args:
-        data: Names the label column (default `label`).
+        data: Names the columns where their names do not tell.
         root: The data folder.
         files: Every image below it.
         table: The table.
@@ -32,95 +127,105 @@ def from_table(
         DataError: A column or file that is missing, a file named twice, a path that leaves the folder.
     """
     notes.extend(table.notes)
-    file_column = match_column(table.columns, FILE_COLUMNS)
-    if file_column is None:
-        seen = f"no column with file names; columns: {', '.join(table.columns)}"
-        raise DataError(
-            shown(table.path), seen, f"one of: {', '.join(FILE_COLUMNS)}", "rename the column of file names"
-        )
-    label_column = table.column(data.column or "label")
-    split_column = match_column(table.columns, ("split",))
-    study_column = match_column(table.columns, ("study", "study_id", "StudyInstanceUID"))
-    find = _finder(root, files, table)
-    label_of = _label_rule([row[label_column] for row in table.rows], label_column, notes)
-    first_line: dict[Path, int] = {}
+    columns = columns_of(data, table)
+    if columns.split is None:
+        notes += _unused_splits(table)
+    finder = Finder(data, root, files, table, columns.images, columns.key, notes)
+    label_of = _labels(columns, table, finder, notes)
+    first_row: dict[tuple[Path, ...], int] = {}
+    used: set[Path] = set()
     missing: list[int] = []
-    unlabelled = 0
+    unlabelled = twice = 0
     cases: list[Case] = []
     for number, row in enumerate(table.rows):
-        path = find(number, row[file_column])
-        if path is None:
+        found = finder.images(number)
+        label = label_of(number)
+        if not found or label == Path():
             missing.append(number)
             continue
-        if path in first_line:
-            _refuse_twice(table, first_line[path], number, file_column, label_column)
-        first_line[path] = number
-        if not row[label_column]:
-            unlabelled += 1
-            continue
-        cases.append(
-            Case(
-                id=shown(path.relative_to(root).as_posix()),
-                images=(path,),
-                patient="",
-                label=label_of(row[label_column]),
-                study=(row[study_column] or None) if study_column else None,
-                split=_split_of(table, number, row[split_column]) if split_column else None,
-                extra=row,
+        for images in found:
+            if images in first_row:
+                _refuse_other(table, first_row[images], number, columns)
+                twice += 1
+                continue
+            first_row[images] = number
+            used.update(images)
+            if not label:
+                unlabelled += 1
+                continue
+            cases.append(
+                Case(
+                    id=shown(images[0].relative_to(root).as_posix()),
+                    images=images,
+                    patient="",
+                    label=label,
+                    study=(row[columns.study] or None) if columns.study else None,
+                    split=_split_of(table, number, row[columns.split]) if columns.split else None,
+                    extra=row,
+                )
             )
-        )
-    _tell_missing(data, table, missing, file_column, notes)
+            if isinstance(label, Path):
+                used.add(label)
+    _tell_missing(data, table, missing, columns, notes)
+    if twice:
+        notes.append(f"{twice} rows of {table.path.name} repeat an earlier one; one of each is kept")
     if unlabelled:
         notes.append(f"{unlabelled} rows of {table.path.name} have no label and were left out")
     if not cases:
+        names = columns.label or columns.mask or ", ".join(columns.findings)
         raise DataError(
-            shown(table.path), "no row with a label and a file", "some", f"fill the column `{label_column}`"
+            shown(table.path), "no row with a label and a file", "some", f"fill the column `{names}`"
         )
-    if len(files) > len(first_line):
-        notes.append(f"{len(files) - len(first_line)} images are not in {table.path.name} and were left out")
+    if columns.findings:
+        notes += unknown_note(table, [case.label for case in cases], columns.findings)  # type: ignore[misc]  # findings
+    left = finder.count_left(used)
+    if left:
+        notes.append(f"{left} images are not in {table.path.name} and were left out")
     cases.sort(key=lambda case: case.id)
-    dicom = sum(case.images[0].suffix.lower() in DICOM_SUFFIXES for case in cases)
-    return cases, "dicom_csv" if 2 * dicom > len(cases) else "csv"
+    return cases, _layout(cases, table)
 
 
-def _finder(root: Path, files: Sequence[Path], table: Table) -> Callable[[int, str], Path | None]:
-    """A function from a cell to its file: by path, else by a name or stem that is unique."""
-    known = {path.relative_to(root).as_posix(): path for path in files}
-    beside = table.path.parent.relative_to(root).as_posix() if root in table.path.parents else "."
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        for name in {path.name, path.stem}:
-            by_name[name].append(path)
-
-    def find(number: int, cell: str) -> Path | None:
-        text = cell.replace("\\", "/")
-        pure = PurePosixPath(text)
-        if not text:
-            raise DataError(
-                table.where(number), "no file name", "a path relative to the folder", "fill the cell"
+def _unused_splits(table: Table) -> list[str]:
+    """Columns that hold a split under another name than `split`: used only when the bundle says so."""
+    found = []
+    for name in table.columns:
+        values = {row[name] for row in table.rows} - {""}
+        if len({split_word(value) for value in values} - {None}) > 1 and all(map(split_word, values)):
+            words = ", ".join(sorted(values))
+            found.append(
+                f"column `{name}` holds {words} and is not used: set data.split.column if it is the split"
             )
-        if pure.is_absolute() or ".." in pure.parts or (len(text) > 1 and text[1] == ":"):
-            seen = f"{shown(text)} leaves the data folder"
-            raise DataError(
-                table.where(number), seen, "a path relative to the folder", "write relative paths"
-            )
-        direct = known.get(pure.as_posix()) or known.get((PurePosixPath(beside) / pure).as_posix())
-        if direct is not None:
-            return direct
-        same = by_name.get(pure.name, [])
-        if len(pure.parts) > 1:  # an image id without its suffix may still carry its folder
-            same = [
-                path for path in same if path.relative_to(root).as_posix().startswith(f"{pure.as_posix()}.")
-            ]
-        if len(same) > 1:
-            first = ", ".join(shown(path.relative_to(root)) for path in same[:3])
-            seen = f"{shown(text)} fits {len(same)} files: {first}"
-            raise DataError(
-                table.where(number), seen, "one file a row", "write the path from the data folder"
-            )
-        return same[0] if same else None
+    return found
 
-    return find
+
+def _layout(cases: Sequence[Case], table: Table) -> Layout:
+    if table.path.suffix.lower() == ".json":
+        return "decathlon"
+    firsts = [case.images[0] for case in cases]
+    dicom = sum(path.is_dir() or image_suffix(path) in DICOM_SUFFIXES for path in firsts)
+    return "dicom_csv" if 2 * dicom > len(cases) else "csv"
+
+
+def _labels(columns: Columns, table: Table, finder: Finder, notes: list[str]) -> Callable[[int], Label]:
+    """A function from a row to its label: '' or nothing known is no label; an empty path is a mask that is missing."""
+    if columns.findings:
+
+        def of_findings(number: int) -> Label:
+            found = findings_of(table, number, columns.findings)
+            return found if any(value is not None for value in found.values()) else ""
+
+        return of_findings
+    if columns.mask is not None:
+        mask = columns.mask
+
+        def of_mask(number: int) -> Label:
+            cell = table.rows[number][mask]
+            return (finder.path(number, cell) or Path()) if cell else ""
+
+        return of_mask
+    column = columns.label or ""
+    rule = _label_rule([row[column] for row in table.rows], column, notes)
+    return lambda number: rule(cell) if (cell := table.rows[number][column]) else ""
 
 
 def _label_rule(cells: Sequence[str], column: str, notes: list[str]) -> Callable[[str], str]:
@@ -166,24 +271,31 @@ def _split_of(table: Table, number: int, cell: str) -> SplitName | None:
     return split
 
 
-def _refuse_twice(table: Table, first: int, second: int, file_column: str, label_column: str) -> None:
+def _refuse_other(table: Table, first: int, second: int, columns: Columns) -> None:
+    """A row twice is one row; with another label, split or patient nobody knows which is right."""
     one, two = table.rows[first], table.rows[second]
-    name = shown(two[file_column])
-    seen = f"{name} is named in lines {table.lines[first]} and {table.lines[second]}"
-    if one[label_column] != two[label_column]:
-        seen += f", with the labels `{one[label_column]}` and `{two[label_column]}`"
+    labels = [name for name in (columns.label, columns.mask, *columns.findings) if name]
+    others = [name for name in one if one[name] != two[name]]
+    if not others:
+        return
+    name = shown(two[columns.images[0]] if columns.images else two[(columns.key or ("", ""))[1]])
+    seen = f"{name} is named in {table.unit}s {table.lines[first]} and {table.lines[second]}"
+    wrong = next((column for column in others if column in labels), others[0])
+    what = "labels" if wrong in labels else f"`{wrong}`"
+    seen += f", with the {what} `{shown(one[wrong])}` and `{shown(two[wrong])}`"
     raise DataError(
         shown(table.path), f"duplicate case: {seen}", "one row an image", "remove one of the two lines"
     )
 
 
 def _tell_missing(
-    data: DataSpec, table: Table, missing: Sequence[int], file_column: str, notes: list[str]
+    data: DataSpec, table: Table, missing: Sequence[int], columns: Columns, notes: list[str]
 ) -> None:
     if not missing:
         return
+    named = columns.images[0] if columns.images else (columns.key or ("", ""))[1]
     first = ", ".join(
-        f"{shown(table.rows[row][file_column])} (line {table.lines[row]})" for row in missing[:5]
+        f"{_hidden(table.rows[row][named], columns)} ({table.unit} {table.lines[row]})" for row in missing[:5]
     )
     seen = f"{len(missing)} of {len(table.rows)} rows name files that are not there: {first}"
     if data.on_bad_image == "skip" and len(missing) < len(table.rows):
@@ -191,3 +303,8 @@ def _tell_missing(
         return
     todo = "add the files, remove the rows, or set data.on_bad_image: skip"
     raise DataError(shown(table.path), seen, "a file for each row", todo)
+
+
+def _hidden(cell: str, columns: Columns) -> str:
+    """A file's name; ids of DICOM are not repeated in messages."""
+    return "an id" if columns.key else shown(cell)

@@ -1,40 +1,33 @@
-"""Train, val and test: patients and duplicates apart, given splits kept, leaks refused."""
+"""Train, val and test: patients and duplicates apart, given splits kept, folds, leaks refused."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import hashlib
-import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Protocol, cast
-
-import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from ..bundle.schema import SplitSpec
 from ..errors import DataError
-from .cases import Case
+from .case import NAMES, Case
+from .case import SplitName as Name
+from .folds import deal, labels_of, place_of
+from .gate import leaks_in, shared_stems
+from .grouping import DuplicateGroups, groups_of, joined_groups
 from .image import shown
+from .split_file import read_split_file
 
-Name = Literal["train", "val", "test"]
-NAMES: tuple[Name, ...] = ("train", "val", "test")
+__all__ = [
+    "NAMES",
+    "DuplicateGroups",
+    "Splits",
+    "folds_of",
+    "joined_groups",
+    "read_split_file",
+    "split_by_patient",
+]
+
 _ORDER: tuple[str, ...] = NAMES
-
-
-class DuplicateGroups(Protocol):
-    """What `leaks` found; groups of rows."""
-
-    @property
-    def exact(self) -> tuple[tuple[int, ...], ...]:
-        """Groups of equal pictures."""
-
-    @property
-    def near(self) -> tuple[tuple[int, ...], ...]:
-        """Groups of nearly equal pictures."""
 
 
 class HasHashes(Protocol):
@@ -73,6 +66,27 @@ class Splits:
         ]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Cohort:
+    """What a split is made of."""
+
+    cases: tuple[Case, ...]
+    classes: tuple[str, ...]
+    groups: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...]
+    seed: int
+
+    @property
+    def labels(self) -> list[frozenset[str]]:
+        """Of each case: its class, or its findings."""
+        return [labels_of(case, name) for case, name in zip(self.cases, self.classes, strict=True)]
+
+    @property
+    def has_findings(self) -> bool:
+        """Whether a case may have several labels at once."""
+        return any(isinstance(case.label, Mapping) for case in self.cases)
+
+
 def split_by_patient(
     cases: Sequence[Case],
     duplicates: DuplicateGroups,
@@ -85,41 +99,101 @@ def split_by_patient(
     """Give every case a split.
 
     A split that the data bring is kept. Missing parts are made: test from everything without a split, val from
-    train; groups (a patient's cases and their duplicates) stay together, classes keep their proportion.
+    train; groups (a patient's cases, their duplicates, augmented copies) stay together, classes and findings keep
+    their proportion. With `spec.folds` the fold `spec.fold` of `folds_of`.
 
     Args:
         cases: In the order of the arrays.
         duplicates: Groups of rows with equal or nearly equal pictures.
-        spec: Shares, and whether patients or images are held apart.
+        spec: Shares or folds, and whether patients or images are held apart.
         seed: Decides which groups are held out.
         accept_leak: The reason why leaks between given splits are accepted; None: they are refused.
-        label_of: The class that proportions are kept of.
+        label_of: The class that proportions are kept of, where cases have no findings.
 
     Raises:
         DataError: A leak between given splits, one class only, or fewer patients than splits need.
     """
+    cohort = _cohort(cases, duplicates, spec, seed, accept_leak, label_of)
+    if spec.folds is not None:
+        return _fold(cohort, spec, spec.folds, spec.fold, _dealt(cohort, spec.folds))
+    names: list[Name | None] = [case.split for case in cohort.cases]
+    _follow_given(names, cohort.groups)
+    if "test" not in names:
+        _hold_out(names, cohort, "test", spec.test, seed)
+    else:
+        names = [name or "train" for name in names]
+    if "val" not in names:
+        _hold_out(names, cohort, "val", spec.val, seed)
+    return _splits(names, cohort)
+
+
+def folds_of(
+    cases: Sequence[Case],
+    duplicates: DuplicateGroups,
+    spec: SplitSpec,
+    *,
+    seed: int,
+    accept_leak: str | None,
+    label_of: Callable[[Case], str],
+) -> list[Splits]:
+    """Cross-validation by patient: every case is tested once.
+
+    Without a given test each fold is the test of one `Splits`, and val is cut from its training part (nested), so
+    that nothing is chosen on cases that are tested. A given test is kept in all; then each fold is the val of one.
+
+    Args:
+        cases: As for `split_by_patient`.
+        duplicates: As there.
+        spec: `folds` says how many; `val` is the share of the training part.
+        seed: Decides which groups are in which fold.
+        accept_leak: As there.
+        label_of: As there.
+
+    Raises:
+        DataError: As `split_by_patient`; a class with fewer patients than folds.
+    """
+    if spec.folds is None:
+        raise DataError("data.split.folds", "not given", "2 or more", "set data.split.folds")
+    cohort = _cohort(cases, duplicates, spec, seed, accept_leak, label_of)
+    parts = _dealt(cohort, spec.folds)
+    return [_fold(cohort, spec, spec.folds, number, parts) for number in range(spec.folds)]
+
+
+def _cohort(
+    cases: Sequence[Case],
+    duplicates: DuplicateGroups,
+    spec: SplitSpec,
+    seed: int,
+    accept_leak: str | None,
+    label_of: Callable[[Case], str],
+) -> _Cohort:
+    """Cases with their classes and groups, past the leak gate."""
     classes = tuple(label_of(case) for case in cases)
     if len(set(classes)) < 2:
         seen = f"one class only: {classes[0]} ({len(classes)} cases)" if classes else "no cases"
         raise DataError(
             "data", seen, "two classes or more", "add cases of the other class, or correct the labels"
         )
-    notes = _leaks(cases, duplicates, spec, accept_leak)
-    groups = _groups(cases, duplicates, spec)
-    names: list[Name | None] = [case.split for case in cases]
-    _follow_given(names, groups)
-    if "test" not in names:
-        _hold_out(names, groups, classes, cases, "test", spec.test, seed)
-    else:
-        names = [name or "train" for name in names]
-    if "val" not in names:
-        _hold_out(names, groups, classes, cases, "val", spec.val, seed)
-    final = [name or "train" for name in names]
-    _require_classes(final, classes, cases)
-    rows_of: dict[str, tuple[int, ...]] = {
-        name: tuple(row for row, given in enumerate(final) if given == name) for name in NAMES
-    }
-    return Splits(rows_of=rows_of, cases=tuple(cases), classes=classes, notes=tuple(notes))
+    verdict = leaks_in(cases, duplicates, spec)
+    notes = verdict.require(accept_leak)
+    groups = groups_of(cases, duplicates, spec, verdict.copies.groups)
+    return _Cohort(cases=tuple(cases), classes=classes, groups=tuple(groups), notes=notes, seed=seed)
+
+
+def _splits(names: Sequence[Name | None], cohort: _Cohort, notes: Sequence[str] = ()) -> Splits:
+    """The finished split; refused where a class is missing in a part, said where a finding is."""
+    final: list[Name] = [name or "train" for name in names]
+    lacking = _lacking(final, cohort)
+    # What the data bring first: there nobody chose the sides by the whole key.
+    looser = shared_stems([case.split for case in cohort.cases], cohort.cases) or shared_stems(
+        final, cohort.cases
+    )
+    return Splits(
+        rows_of={name: tuple(row for row, given in enumerate(final) if given == name) for name in NAMES},
+        cases=cohort.cases,
+        classes=cohort.classes,
+        notes=(*notes, *cohort.notes, *lacking, *looser),
+    )
 
 
 def _follow_given(names: list[Name | None], groups: Sequence[Sequence[int]]) -> None:
@@ -131,196 +205,117 @@ def _follow_given(names: list[Name | None], groups: Sequence[Sequence[int]]) -> 
                 names[row] = names[row] or max(given, key=_ORDER.index)
 
 
-def _leaks(
-    cases: Sequence[Case], duplicates: DuplicateGroups, spec: SplitSpec, accept_leak: str | None
-) -> list[str]:
-    """Refuse patients and pictures on two sides of a given split; returns notes on what was accepted or seen.
+def _hold_out(names: list[Name | None], cohort: _Cohort, name: Name, share: float, seed: int) -> None:
+    """Move whole groups to `name` until each class has its share there.
 
-    Patients are shown by one of their cases on each side: their ids may be PatientIDs, which no message repeats.
+    A group with a case in another given split stays where it is. Groups come in the order of a hash of their patient,
+    so that the order of files changes nothing and, with one class a case, a new patient moves next to none of the
+    others.
     """
-    found: list[str] = []
-    together = (("patients", _patient), ("studies", _study)) if spec.by == "patient" else ()
-    for what, key_of in together:
-        sides: dict[str, dict[str, str]] = defaultdict(dict)
-        for case in cases:
-            if case.split is not None and (key := key_of(case)):
-                sides[key].setdefault(case.split, case.id)
-        shared = [given for given in sides.values() if len(given) > 1]
-        if shared and not (what == "studies" and found):  # a patient's studies are told with the patient
-            names = sorted({name for given in shared for name in given}, key=_ORDER.index)
-            which = _first([" and ".join(given.values()) for given in shared])
-            found.append(f"{len(shared)} {what} in {' and '.join(names)}: {which}")
-    kinds = (("equal", duplicates.exact), ("nearly equal", duplicates.near))
-    for kind, groups in kinds:
-        crossing = [group for group in groups if len({cases[row].split for row in group} - {None}) > 1]
-        if crossing:
-            which = _first([" = ".join(cases[row].id for row in group) for group in crossing])
-            found.append(f"{len(crossing)} groups of {kind} pictures in two splits: {which}")
-    notes = [
-        f"{len(groups)} groups of {kind} pictures ({sum(map(len, groups))} files), kept on one side of every split made"
-        for kind, groups in kinds
-        if groups
-    ]
-    for kind, groups in kinds:
-        both = [group for group in groups if len({str(cases[row].label) for row in group}) > 1]
-        if both:
-            which = _first([" = ".join(cases[row].id for row in group) for group in both])
-            found_or_noted = found if kind == "equal" else notes
-            found_or_noted.append(f"{len(both)} groups of {kind} pictures have two labels: {which}")
-    if found and accept_leak is None:
-        accepted = "a patient or picture in one split only and under one label"
-        todo = "correct the data, list files in data.exclude, or state a reason: --set data.accept_leak='...'"
-        raise DataError("data: the same patient or picture twice", "; ".join(found), accepted, todo)
-    return [*(f"leak accepted ({accept_leak}): {one}" for one in found), *notes]
+    free = [group for group in cohort.groups if all(names[row] in (None, "train") for row in group)]
+    taken: Sequence[Sequence[int]]
+    if cohort.has_findings:
+        places = [place_of(group, cohort.cases, seed, name) for group in free]
+        parts = deal(free, cohort.labels, (share, 1 - share), places)
+        taken = [group for group, part in zip(free, parts, strict=True) if part == 0]
+        if not taken or len(taken) == len(free):
+            raise _too_few(f"{len(free)} patients left to take {name} from", name)
+    else:
+        taken = _by_class(free, cohort, name, share, seed)
+    for group in taken:
+        for row in group:
+            names[row] = name
 
 
-def _patient(case: Case) -> str | None:
-    return case.patient
-
-
-def _study(case: Case) -> str | None:
-    return case.study
-
-
-def _first(names: Sequence[str], count: int = 5) -> str:
-    rest = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + rest
-
-
-def _groups(cases: Sequence[Case], duplicates: DuplicateGroups, spec: SplitSpec) -> list[list[int]]:
-    """Rows that must stay together."""
-    joined: list[Sequence[int]] = [*duplicates.exact, *duplicates.near]
-    if spec.by == "patient":
-        for key_of in (_patient, _study):
-            by_key: dict[str, list[int]] = defaultdict(list)
-            for row, case in enumerate(cases):
-                if key := key_of(case):
-                    by_key[key].append(row)
-            joined += list(by_key.values())
-    return [list(group) for group in joined_groups(len(cases), joined)]
-
-
-def joined_groups(count: int, groups: Iterable[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Groups that share a member become one; rows in no group stay alone."""
-    pairs = [(group[0], other) for group in groups for other in group[1:]]
-    first, second = zip(*pairs, strict=True) if pairs else ((), ())
-    graph = coo_matrix((np.ones(len(pairs), np.int8), (first, second)), shape=(count, count))
-    _, number_of = connected_components(graph, directed=False)
-    found: dict[int, list[int]] = defaultdict(list)
-    for row, number in enumerate(number_of):
-        found[int(number)].append(row)
-    return [tuple(members) for members in found.values()]
-
-
-def _hold_out(
-    names: list[Name | None],
-    groups: Sequence[Sequence[int]],
-    classes: Sequence[str],
-    cases: Sequence[Case],
-    name: Name,
-    share: float,
-    seed: int,
-) -> None:
-    """Move whole groups to `name`, class by class, until each class has its share there.
-
-    A group counts for its rarest class; one with a case in another given split stays where it is. Groups come in
-    the order of a hash of their patient, so that the order of files changes nothing and a new patient moves next
-    to none of the others.
-    """
+def _by_class(
+    free: Sequence[Sequence[int]], cohort: _Cohort, name: Name, share: float, seed: int
+) -> list[Sequence[int]]:
+    """Groups to hold out, class by class; a group counts for its rarest class."""
+    classes, cases = cohort.classes, cohort.cases
     counts = Counter(classes)
     by_class: dict[str, list[Sequence[int]]] = defaultdict(list)
-    for group in groups:
-        if all(names[row] in (None, "train") for row in group):
-            by_class[min({classes[row] for row in group}, key=lambda label: (counts[label], label))].append(
-                group
-            )
+    for group in free:
+        by_class[min({classes[row] for row in group}, key=lambda label: (counts[label], label))].append(group)
+    held: list[Sequence[int]] = []
     for label in sorted(counts):
-        own = sorted(by_class.get(label, []), key=lambda group: _place(group, cases, seed, name))
+        own = sorted(by_class.get(label, []), key=lambda group: place_of(group, cases, seed, name))
         if len(own) < 2:
             patients = len({cases[row].patient for group in own for row in group})
-            seen = f"class {label}: {patients} patients left to take {name} from"
-            todo = f"add patients, or give the split yourself (a column `split`, or --split FILE) with {name} cases"
-            raise DataError(
-                "data.split", seen, "two patients of each class or more for each split made", todo
-            )
+            raise _too_few(f"class {label}: {patients} patients left to take {name} from", name)
         wanted, taken = share * sum(len(group) for group in own), 0
         for group in own[:-1]:
             if taken and taken + len(group) / 2 > wanted:
                 continue
-            for row in group:
-                names[row] = name
+            held.append(group)
             taken += len(group)
             if taken >= wanted:
                 break
+    return held
 
 
-def _place(group: Sequence[int], cases: Sequence[Case], seed: int, name: Name) -> str:
-    """Where a group stands in the queue for a split."""
-    key = min((cases[row].patient, cases[row].id) for row in group)
-    return hashlib.sha256(json.dumps([seed, name, *key]).encode()).hexdigest()
+def _too_few(seen: str, name: str) -> DataError:
+    todo = f"add patients, or give the split yourself (a column `split`, or --split FILE) with {name} cases"
+    return DataError("data.split", seen, "two patients of each class or more for each split made", todo)
 
 
-def _require_classes(names: Sequence[str], classes: Sequence[str], cases: Sequence[Case]) -> None:
-    for name in NAMES:
-        inside = {label for label, given in zip(classes, names, strict=True) if given == name}
-        missing = sorted(set(classes) - inside)
-        if missing:
-            patients = len({case.patient for case, given in zip(cases, names, strict=True) if given == name})
-            seen = f"{name} has no case of {', '.join(missing)} ({patients} patients in it)"
-            todo = "add patients of that class, or change data.split"
-            raise DataError("data.split", seen, "cases of every class in train, val and test", todo)
+def _dealt(cohort: _Cohort, folds: int) -> list[int]:
+    """The fold of each row that is not in a given test; -1 of those."""
+    names: list[Name | None] = [case.split for case in cohort.cases]
+    _follow_given(names, cohort.groups)
+    free = [group for group in cohort.groups if all(names[row] != "test" for row in group)]
+    if not cohort.has_findings:
+        for label in sorted(set(cohort.classes)):
+            own = sum(any(cohort.classes[row] == label for row in group) for group in free)
+            if own < folds:
+                seen = f"class {label}: {own} patients for {folds} folds"
+                todo = f"set data.split.folds to {own} or less" if own > 1 else "add patients"
+                raise DataError("data.split.folds", seen, "a patient of each class for each fold", todo)
+    elif len(free) < folds:
+        seen = f"{len(free)} patients for {folds} folds"
+        raise DataError("data.split.folds", seen, "a patient for each fold", "lower data.split.folds")
+    places = [place_of(group, cohort.cases, cohort.seed, "folds") for group in free]
+    parts = deal(free, cohort.labels, (1 / folds,) * folds, places)
+    fold_of = [-1] * len(cohort.cases)
+    for group, part in zip(free, parts, strict=True):
+        for row in group:
+            fold_of[row] = part
+    return fold_of
 
 
-def read_split_file(path: Path, cases: Sequence[Case], sha256: Sequence[str]) -> list[Case]:
-    """Give cases the split of a manifest, such as a run's split.csv.
+def _fold(cohort: _Cohort, spec: SplitSpec, folds: int, number: int, fold_of: Sequence[int]) -> Splits:
+    """One fold as test, val cut from the rest; or as val where the data bring a test."""
+    has_test = min(fold_of) < 0
+    own: Name = "val" if has_test else "test"
+    names: list[Name | None] = [
+        "test" if part < 0 else own if part == number else "train" for part in fold_of
+    ]
+    notes = [f"fold {number} (of 0 to {folds - 1}) is {own}"]
+    if any(case.split == "val" for case in cohort.cases):
+        notes.append("the given val is part of the folds")
+    if not has_test:
+        # Another seed a fold: else the same patients would be val in nearly all of them.
+        _hold_out(names, cohort, "val", spec.val, cohort.seed + number)
+    return _splits(names, cohort, notes)
 
-    Args:
-        path: CSV with the columns `case` and `split`, and perhaps `sha256`.
-        cases: In the order of the arrays.
-        sha256: Of each case's file.
+
+def _lacking(names: Sequence[str], cohort: _Cohort) -> list[str]:
+    """Sentences on findings that a part lacks.
 
     Raises:
-        DataError: The file is unreadable, names cases that are not there or leaves some out, or an image changed.
+        DataError: A part without cases, or without cases of a class.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            str(path), f"not readable: {error}", "a CSV file", "name a run's split.csv"
-        ) from error
-    if not rows or not {"case", "split"} <= rows[0].keys():
-        seen = f"columns {', '.join(rows[0])}" if rows else "no rows"
-        raise DataError(str(path), seen, "columns case and split", "name a run's split.csv")
-    by_case: dict[str, dict[str, Any]] = {}
-    for number, row in enumerate(rows, 2):
-        if row["split"] not in NAMES:
-            raise DataError(
-                f"{path}, row {number}", f"split {row['split']!r}", ", ".join(NAMES), "correct it"
-            )
-        before = by_case.setdefault(row["case"], row)
-        if before["split"] != row["split"]:
-            seen = f"{row['case']} in {before['split']} and in {row['split']}"
-            raise DataError(
-                f"{path}, row {number}", seen, "a case in one split only", "remove one of the rows"
-            )
-    absent = sorted(set(by_case) - {case.id for case in cases})
-    extra = sorted({case.id for case in cases} - set(by_case))
-    if absent or extra:
-        which = (
-            f"{len(absent)} not in the data: {_first(absent)}"
-            if absent
-            else f"{len(extra)} left out: {_first(extra)}"
-        )
-        raise DataError(
-            str(path), which, "exactly the cases of the data", "use the data that the split was made of"
-        )
-    changed = [
-        case.id
-        for case, digest in zip(cases, sha256, strict=True)
-        if by_case[case.id].get("sha256") not in (None, "", digest)
-    ]
-    if changed:
-        seen = f"{len(changed)} image files changed since: {_first(changed)}"
-        raise DataError(str(path), seen, "the files as they were", "bring them back, or begin a new run")
-    return [dataclasses.replace(case, split=cast("Name", by_case[case.id]["split"])) for case in cases]
+    labels = cohort.labels
+    notes: list[str] = []
+    for name in NAMES:
+        inside = {label for own, given in zip(labels, names, strict=True) if given == name for label in own}
+        missing = sorted(set().union(*labels) - inside - {""})
+        if not missing:
+            continue
+        if cohort.has_findings and inside:
+            notes.append(f"{name} has no case of {', '.join(missing)}: what needs one there is not defined")
+            continue
+        people = {case.patient for case, given in zip(cohort.cases, names, strict=True) if given == name}
+        seen = f"{name} has no case of {', '.join(missing)} ({len(people)} patients in it)"
+        todo = "add patients of that class, or change data.split"
+        raise DataError("data.split", seen, "cases of every class in train, val and test", todo)
+    return notes

@@ -34,10 +34,11 @@ class Table:
     rows: tuple[dict[str, str], ...]
     lines: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    unit: str = "line"  # what `lines` counts
 
     def where(self, row: int) -> str:
         """File and line of a row, for messages."""
-        return f"{shown(self.path)}, line {self.lines[row]}"
+        return f"{shown(self.path)}, {self.unit} {self.lines[row]}"
 
     def column(self, name: str) -> str:
         """The column of that name; spelling of capitals and spaces aside.
@@ -57,6 +58,56 @@ class Table:
         raise DataError(
             shown(self.path), f"no column `{name}`; columns: {', '.join(self.columns)}", "that column", todo
         )
+
+
+def joined(table: Table, others: Sequence[Table]) -> Table:
+    """A table with the columns of further ones, joined by the file column; rows that these lack are blank there.
+
+    Raises:
+        DataError: A table without a file column, a file named twice in it, or a column that is in both with other
+            content.
+    """
+    key = match_column(table.columns, FILE_COLUMNS)
+    rows, columns, notes = [dict(row) for row in table.rows], list(table.columns), list(table.notes)
+    for other in others:
+        other_key = match_column(other.columns, FILE_COLUMNS)
+        if key is None or other_key is None:
+            poor = table if key is None else other
+            raise DataError(shown(poor.path), "no column with file names", ", ".join(FILE_COLUMNS), "add one")
+        row_of: dict[str, int] = {}
+        for number, row in enumerate(other.rows):
+            if row[other_key] in row_of:
+                seen = f"{shown(row[other_key])} is named twice"
+                raise DataError(other.where(number), seen, "one row a file", "remove one of the lines")
+            row_of[row[other_key]] = number
+        new = [name for name in other.columns if name != other_key]
+        unknown = len(row_of)
+        for row in rows:
+            place = row_of.get(row[key])
+            unknown -= place is not None
+            for name in new:
+                value = "" if place is None else other.rows[place][name]
+                if name in table.columns and value not in ("", row[name]):
+                    seen = f"`{name}` of {shown(row[key])} is `{shown(value)}`, in {table.path.name} `{row[name]}`"
+                    raise DataError(shown(other.path), seen, "one answer a file", "rename the column")
+                row[name] = row[name] if name in table.columns else value
+        columns += [name for name in new if name not in columns]
+        notes += other.notes
+        notes.append(
+            f"{other.path.name} joined by file: {len(row_of) - unknown} of {len(rows)} rows are in it"
+        )
+        if unknown:
+            notes.append(
+                f"{unknown} rows of {other.path.name} are not in {table.path.name} and were left out"
+            )
+    return Table(
+        path=table.path,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        lines=table.lines,
+        notes=tuple(notes),
+        unit=table.unit,
+    )
 
 
 def match_column(columns: Sequence[str], names: Sequence[str]) -> str | None:

@@ -53,6 +53,8 @@ def out(tmp_path: Path) -> Path:
         ("training.precision=fp16", 2, ["fp16"]),
         ("phases.0.lr=nan", 2, ["lr"]),
         ("training.batch=0", 2, ["batch"]),
+        ("images.size=[64, 64, 32]", 2, ["3 numbers", "images.dims is 2"]),
+        ("images={preset: ct, dims: 3, size: 32, slices: axial}", 2, ["slices"]),
         ("phases=[{name: probe, train: head, lr: 0.001, epochs: 0}]", 2, ["no epoch", "epochs"]),
     ],
 )

@@ -129,12 +129,18 @@ def test_tl4_rows_of_missing_files_are_counted_and_named(tmp_path: Path) -> None
     assert len(find(tmp_path, on_bad_image="skip").cases) == 4
 
 
-@pytest.mark.parametrize("label", ["a", "b"])
-def test_tl5_tl6_duplicate_case_is_refused_with_both_lines(tmp_path: Path, label: str) -> None:
-    error = refusal(table(tmp_path, ROWS + f"images/i0.png,{label}\n"))
+def test_tl5_a_row_that_repeats_another_is_kept_once_and_said(tmp_path: Path) -> None:
+    found = find(table(tmp_path, ROWS + "images/i0.png,a\n"))
+
+    assert len(found.cases) == 4
+    assert any("1 rows of labels.csv repeat" in note for note in found.notes)
+
+
+def test_tl6_one_image_with_two_labels_is_refused_with_both_lines(tmp_path: Path) -> None:
+    error = refusal(table(tmp_path, ROWS + "images/i0.png,b\n"))
 
     assert "duplicate case" in error.seen
-    assert "lines 2 and 6" in error.seen
+    assert "lines 2 and 6, with the labels `a` and `b`" in error.seen
 
 
 def test_tl7_missing_label_column_names_the_columns_and_the_nearest(tmp_path: Path) -> None:

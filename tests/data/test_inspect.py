@@ -99,7 +99,65 @@ def test_absent_folder_task_and_modality_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--task"):
         facts_of(tmp_path, "detection", "xray")
     with pytest.raises(ConfigError, match="preset"):
-        facts_of(tmp_path, "classification", "mri")
+        facts_of(tmp_path, "classification", "ultrasound")
+
+
+def findings_folder(root: Path, blanks: bool = True) -> Path:
+    for number in range(8):
+        picture(root / "images" / f"{number}.png", chest(number, 40))
+    blank = "" if blanks else 0
+    rows = "".join(
+        f"images/{n}.png,p{n // 2},{n % 2},{n % 3 == 0:d},{blank if n == 5 else 1}\n" for n in range(8)
+    )
+    (root / "labels.csv").write_text(f"file,patient_id,effusion,mass,support\n{rows}")
+    return root
+
+
+def test_findings_become_a_bundle_that_names_them(tmp_path: Path) -> None:
+    facts = facts_of(findings_folder(tmp_path / "data", blanks=False), "findings", "xray")
+    bundle = load_bundle(write_bundle(facts, tmp_path / "bundle", task="findings", modality="xray"))
+
+    assert facts.findings == ("effusion", "mass", "support")
+    assert dict(facts.classes) == {"effusion": 4, "mass": 3, "support": 7}
+    assert bundle.data.findings == facts.findings
+    assert bundle.data.patient.column == "patient_id"
+    assert (bundle.task.target, bundle.task.arguments["classes"]) == ("Findings", list(facts.findings))
+    assert len(find_cases(bundle.data, Path(bundle.data.source)).cases) == 8
+
+
+def test_labels_of_another_kind_than_the_task_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="write --task findings"):
+        facts_of(findings_folder(tmp_path / "a"), "classification", "xray")
+    with pytest.raises(DataError, match="one class a case"):
+        facts_of(class_folders(tmp_path / "b"), "findings", "xray")
+
+
+def test_volumes_become_a_bundle_of_three_dimensions(tmp_path: Path) -> None:
+    import nibabel
+
+    for number in range(6):
+        voxels = np.random.default_rng(number).uniform(0, 90, (40, 44, 20)).astype(np.float32)
+        place = tmp_path / "data" / "ab"[number % 2] / f"{number}.nii.gz"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), place)  # type: ignore[attr-defined]
+
+    facts = facts_of(tmp_path / "data", "classification", "mri")
+    bundle = load_bundle(write_bundle(facts, tmp_path / "bundle", task="classification", modality="mri"))
+
+    assert (facts.dims, facts.median_size, facts.channels) == (3, (40, 44, 20), 1)
+    assert (bundle.images.dims, bundle.images.size, bundle.images.preset) == (3, 32, "mri")
+    assert bundle.encoder.weights == "none"
+    with pytest.raises(ConfigError, match="the data are volumes"):
+        write_bundle(facts, tmp_path / "other", task="classification", modality="xray")
+
+
+def test_pictures_of_ct_get_no_hounsfield_windows(tmp_path: Path) -> None:
+    facts = facts_of(class_folders(tmp_path / "data", 5), "classification", "ct")
+
+    bundle = load_bundle(write_bundle(facts, tmp_path / "bundle", task="classification", modality="ct"))
+
+    assert facts.are_pictures
+    assert bundle.images.preset == "xray"
 
 
 def test_real_folders(shared: Path) -> None:
@@ -111,3 +169,6 @@ def test_real_folders(shared: Path) -> None:
     assert chests.median_size == (224, 224)
     assert (nodules.layout, nodules.column, nodules.images) == ("csv", "label", 704)
     assert facts_of(shared / "data/pathology_cls", "classification", "xray").channels == 3
+    findings = facts_of(shared / "data/chest_xray_findings", "findings", "xray", labels="labels.csv")
+    assert (findings.images, findings.patients, len(findings.findings)) == (1100, 350, 14)
+    assert findings.classes["Hernia"] == 16

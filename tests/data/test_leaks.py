@@ -23,7 +23,12 @@ def arrays_of(pictures: list[np.ndarray]) -> Arrays:
     cases = tuple(
         Case(id=f"c{row}", images=(Path(f"c{row}"),), patient=f"p{row}") for row in range(len(pictures))
     )
-    return Arrays(images=np.stack(pictures)[:, None], cases=cases, sha256=("0" * 64,) * len(pictures))
+    return Arrays(
+        images=np.stack(pictures)[:, None],
+        cases=cases,
+        sha256=("0" * 64,) * len(pictures),
+        affines=np.zeros((len(pictures), 3, 3)),
+    )
 
 
 def again(picture: np.ndarray, quality: int = 60, side: int = 96) -> np.ndarray:
