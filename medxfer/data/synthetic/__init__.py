@@ -5,23 +5,43 @@ They are synthetic and said to be wherever they are shown.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from ... import files
 from ...errors import ConfigError
 from ...progress import Advance, Progress
-from . import chest_xray
+from . import (
+    abdomen_chest,
+    brain_mri,
+    chest_findings,
+    chest_xray,
+    hippocampus_mri,
+    lung_masks,
+    lung_nodule_ct,
+    nuclei,
+    pathology,
+    sarcoma_ct,
+)
 from .chest_xray import write_chest_xrays
+from .ct_series import CtSeries, write_ct_series
 from .sheet import contact_sheet
 
-__all__ = ["SOURCES", "Source", "contact_sheet", "make", "write_chest_xrays"]
+__all__ = ["SOURCES", "CtSeries", "Source", "contact_sheet", "make", "write_chest_xrays", "write_ct_series"]
+
+# What a set consists of, written last: hidden, so that nobody takes it for a part of the data.
+_MADE = ".made.txt"
+
+
+class Writer(Protocol):
+    """Writes a set into a folder; `advance` is called after each image."""
+
+    def __call__(self, folder: Path, *, count: int, seed: int, advance: Advance | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,27 +49,59 @@ class Source:
     """A data set that can be made.
 
     Args:
-        write: `write(folder, count=..., seed=..., advance=...)`.
+        write: Writes it.
         version: Counted up when the same seed gives other files.
         count: Images.
+        image_bytes: Of one image on disk, its mask included, to ask for space before beginning.
         seed: Of the built-in set.
-        image_bytes: Of one image on disk, to ask for space before beginning.
     """
 
-    write: Callable[[Path, int, int, Advance], None]
+    write: Writer
     version: int
     count: int
-    seed: int
     image_bytes: int
-
-
-def _chest_xrays(folder: Path, count: int, seed: int, advance: Advance) -> None:
-    write_chest_xrays(folder, count=count, seed=seed, advance=advance)
+    seed: int = 0
 
 
 SOURCES = {
     "synthetic.chest_xray": Source(
-        write=_chest_xrays, version=chest_xray.VERSION, count=800, seed=0, image_bytes=133_000
+        write=write_chest_xrays, version=chest_xray.VERSION, count=800, image_bytes=133_000
+    ),
+    "synthetic.abdomen_chest": Source(
+        write=abdomen_chest.write_abdomen_chest, version=abdomen_chest.VERSION, count=130, image_bytes=30_000
+    ),
+    "synthetic.brain_mri": Source(
+        write=brain_mri.write_brain_mri, version=brain_mri.VERSION, count=253, image_bytes=20_000
+    ),
+    "synthetic.chest_findings": Source(
+        write=chest_findings.write_chest_findings,
+        version=chest_findings.VERSION,
+        count=600,
+        image_bytes=14_000,
+    ),
+    "synthetic.lung_nodule_ct": Source(
+        write=lung_nodule_ct.write_nodule_slices, version=lung_nodule_ct.VERSION, count=500, image_bytes=4_100
+    ),
+    "synthetic.lung_nodule_ct_volumes": Source(
+        write=lung_nodule_ct.write_nodule_volumes,
+        version=lung_nodule_ct.VERSION,
+        count=160,
+        image_bytes=90_000,
+    ),
+    "synthetic.pathology": Source(
+        write=pathology.write_pathology, version=pathology.VERSION, count=480, image_bytes=9_000
+    ),
+    "synthetic.hippocampus_mri": Source(
+        write=hippocampus_mri.write_hippocampi, version=hippocampus_mri.VERSION, count=60, image_bytes=300_000
+    ),
+    "synthetic.sarcoma_ct": Source(
+        write=sarcoma_ct.write_sarcomas, version=sarcoma_ct.VERSION, count=51, image_bytes=200_000
+    ),
+    "synthetic.lung_masks": Source(
+        write=lung_masks.write_lung_masks, version=lung_masks.VERSION, count=140, image_bytes=20_000
+    ),
+    "synthetic.nuclei": Source(
+        write=nuclei.write_nuclei, version=nuclei.VERSION, count=160, image_bytes=30_000
     ),
 }
 
@@ -62,7 +114,7 @@ def make(name: str, say: Progress) -> Path:
         say: Told when images are made.
 
     Returns:
-        A folder below `MEDXFER_HOME` that holds `images/` and `labels.csv`, whole.
+        A folder below `MEDXFER_HOME`, whole.
 
     Raises:
         ConfigError: There is no such source.
@@ -85,7 +137,8 @@ def make(name: str, say: Progress) -> Path:
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
         try:
             with say.bar(f"making {source.count} synthetic images", source.count) as advance:
-                source.write(temporary, source.count, source.seed, advance)
+                source.write(temporary, count=source.count, seed=source.seed, advance=advance)
+            _note(temporary, source.count)
             _put_in_place(temporary, target, source.count)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -106,15 +159,26 @@ def _put_in_place(temporary: Path, target: Path, count: int) -> None:
             raise
 
 
+def _note(folder: Path, count: int) -> None:
+    """Write down what the set consists of: how many images were asked for, then size and path of each file."""
+    lines = [
+        f"{path.stat().st_size}\t{path.relative_to(folder).as_posix()}"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    files.write_atomic(folder / _MADE, "\n".join([str(count), *lines]) + "\n")
+
+
 def _is_whole(folder: Path, count: int) -> bool:
-    """Whether a folder holds the label table and every file it names."""
-    table = folder / chest_xray.LABELS
-    if not table.is_file():
+    """Whether a folder holds every file that was written, in its size."""
+    try:
+        asked, *lines = (folder / _MADE).read_text(encoding="utf-8").splitlines()
+        wanted = [line.split("\t", 1) for line in lines]
+        return asked == str(count) and all(
+            (folder / name).stat().st_size == int(size) for size, name in wanted
+        )
+    except (OSError, ValueError):
         return False
-    with table.open(encoding="utf-8", newline="") as text:
-        named = {row["file"] for row in csv.DictReader(text)}
-    present = {path.relative_to(folder).as_posix() for path in folder.glob("images/*")}
-    return len(named) == count and named <= present
 
 
 def _sweep(folder: Path) -> None:

@@ -16,7 +16,7 @@ BITS_STORED = 12
 MAKER = "medxfer synthetic"
 MAGNIFICATION = 1.05  # 180 cm from tube to detector, the heart about 9 cm before it
 # A UID of medxfer's own, so that a file does not change with the version of pydicom that wrote it.
-_IMPLEMENTATION = UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_DNS, 'synthetic.medxfer').int}")
+IMPLEMENTATION = UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_DNS, 'synthetic.medxfer').int}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def write_radiograph(path: Path, image: Radiograph) -> None:
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = uid_of(image.name)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = _IMPLEMENTATION
+    meta.ImplementationClassUID = IMPLEMENTATION
     meta.ImplementationVersionName = "MEDXFER_SYNTH"
 
     body = Dataset()
