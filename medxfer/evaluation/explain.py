@@ -47,7 +47,7 @@ def grad_cam(network: Network, images: Tensor, class_index: int) -> list[Tensor 
             maps: Sequence[Tensor] = network.encoder(pixels)
             chosen = maps[_stage(maps)]
             head = cast("Head", network.head)
-            logit = head(head.reduce(list(maps)))[:, class_index].sum()
+            logit = head(head.reduce(list(maps), pixels))[:, class_index].sum()
             gradients: tuple[Tensor | None, ...] = torch.autograd.grad(logit, chosen, allow_unused=True)
     finally:
         network.train(was_training)

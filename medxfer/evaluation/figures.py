@@ -22,6 +22,9 @@ class FigureData:
     - `confusion`: `classes`, `matrix` (rows are the truth).
     - `reliability`: `x`, `y`, `predicted`, `observed`, `low`, `high`, `counts`, an entry a bin with cases.
     - `histogram`: `x`, `edges`, `series`: list of `{name, counts}`; optional `marks`.
+    - `boxes`: `y`, `groups`: list of `{name, values, ids}`, a box each; `share`: the axis runs from 0 to 1.
+    - `agreement`: `x`, `y`, `means`, `differences`, `ids` (an entry a case), `bias`, `low`, `high` (Bland-Altman).
+    - `table`: `columns`, `rows` (texts).
     """
 
     kind: str

@@ -117,6 +117,55 @@ MEANINGS: Mapping[str, Meaning] = {
         words="mean distance between stated probability and observed frequency (10 bins); 0 is perfect",
         higher_is_better=False,
     ),
+    "dice": Meaning(
+        title="Dice",
+        words="overlap of predicted and true mask, mean over the classes; 1 is perfect",
+    ),
+    "iou": Meaning(
+        title="IoU",
+        words="intersection over union of predicted and true mask; 1 is perfect",
+    ),
+    "surface_dice": Meaning(
+        title="Surface Dice",
+        words="share of both surfaces that lie within the stated tolerance of each other; 1 is perfect",
+    ),
+    "hd95_mm": Meaning(
+        title="HD95, mm",
+        words="95 % of each surface lie nearer to the other (mm); the image's diagonal where one mask is empty",
+        higher_is_better=False,
+    ),
+    "hd95_voxels": Meaning(
+        title="HD95, voxels",
+        words="95 % of each surface lie nearer to the other (voxels); the image's diagonal where one mask is empty",
+        higher_is_better=False,
+    ),
+    "hd95_pixels": Meaning(
+        title="HD95, pixels",
+        words="95 % of each surface lie nearer to the other (pixels); the image's diagonal where one mask is empty",
+        higher_is_better=False,
+    ),
+    "volume_error_ml": Meaning(
+        title="Volume error, ml",
+        words="mean size of predicted minus true volume",
+        higher_is_better=False,
+    ),
+    "area_error_cm2": Meaning(
+        title="Area error, cm2",
+        words="mean size of predicted minus true area",
+        higher_is_better=False,
+    ),
+    "lesion_f1": Meaning(
+        title="Lesion F1",
+        words="balance of the two below, lesion by lesion; mean over the cases with lesions, true or called",
+    ),
+    "lesion_precision": Meaning(
+        title="Lesion precision",
+        words="share of the called lesions that are true",
+    ),
+    "lesion_recall": Meaning(
+        title="Lesion recall",
+        words="share of the true lesions that are found",
+    ),
 }
 
 

@@ -35,7 +35,7 @@ class ClassificationHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def reduce(self, maps: Sequence[Tensor]) -> Tensor:
+    def reduce(self, maps: Sequence[Tensor], images: Tensor) -> Tensor:
         """What the head needs of the maps, without parameters: `(B, sum(channels))`, so that it can be cached."""
         return torch.cat([one.flatten(2).mean(2) for one in maps], dim=1)
 

@@ -12,8 +12,8 @@ from ..plugin import Encoder
 class Head(Protocol):
     """What turns maps into logits: a part without parameters that can be cached, and the rest."""
 
-    def reduce(self, maps: list[Tensor]) -> Any:
-        """What the head needs of the maps, without parameters."""
+    def reduce(self, maps: list[Tensor], images: Tensor) -> Any:
+        """What the head needs of the maps and the images, without parameters."""
 
     def standardise(self, features: Any) -> None:
         """Take statistics from reduced training maps, before training."""
@@ -52,7 +52,7 @@ class Network(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """What the head needs of images `(B, C, *spatial)` in [0, 1]."""
-        reduced: Tensor = self.head.reduce(self.encoder(x))  # type: ignore[operator]  # Head, see the protocol
+        reduced: Tensor = self.head.reduce(self.encoder(x), x)  # type: ignore[operator]  # Head, see the protocol
         return reduced
 
     def forward(self, x: Tensor) -> Tensor:

@@ -164,13 +164,18 @@ def count_table(facts: Facts) -> Table | None:
     if not facts.splits:
         return None
     known = [str(name) for name in facts.scores.get("classes", [])]
-    classes = list(dict.fromkeys([*known, *(row["class"] for row in facts.splits)]))
+    # Of several findings, each image counts for all that it has.
+    classes = list(
+        dict.fromkeys([*known, *(name for row in facts.splits for name in row["class"].split("; "))])
+    )
     found = {row["split"] for row in facts.splits}
     names = [*(name for name in _SPLITS if name in found), *sorted(found - set(_SPLITS))]
     rows = []
     for split in (*names, "all"):
         own = [row for row in facts.splits if split in (row["split"], "all")]
-        cells = [_images_and_patients([row for row in own if row["class"] == name]) for name in classes]
+        cells = [
+            _images_and_patients([row for row in own if name in row["class"].split("; ")]) for name in classes
+        ]
         rows.append((split, *cells, _images_and_patients(own)))
     return Table(head=("", *classes, "all"), rows=tuple(rows))
 

@@ -219,6 +219,82 @@ def _histogram(axes: Axes, data: Data) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4 if fits else 1, borderaxespad=0.0)
 
 
+def _boxes(axes: Axes, data: Data) -> None:
+    """A box over each group, its cases as dots beside each other."""
+    groups = data["groups"]
+    for place, group in enumerate(groups):
+        colour, values = COLOURS[place % len(COLOURS)], _numbers(group["values"])
+        axes.boxplot(
+            [values],
+            positions=[place],
+            widths=0.5,
+            showfliers=False,
+            patch_artist=True,
+            boxprops={"facecolor": (colour, 0.2), "edgecolor": colour},
+            medianprops={"color": _INK, "lw": 1.4},
+            whiskerprops={"color": colour},
+            capprops={"color": colour},
+        )
+        # spread evenly, in the order of the cases: the same data give the same picture
+        aside = [place + 0.3 * ((7 * number) % 11 / 10 - 0.5) for number in range(len(values))]
+        axes.plot(aside, values, "o", color=colour, ms=3, alpha=0.7, mew=0)
+    names = [_short(str(group["name"])) for group in groups]
+    turned = max(map(len, names)) * len(names) > 40
+    axes.set_xticks(
+        range(len(groups)), names, rotation=30 if turned else 0, ha="right" if turned else "center"
+    )
+    axes.set_xlim(-0.6, len(groups) - 0.4)
+    if data.get("share"):
+        axes.set_ylim(-0.02, 1.02)
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_ylabel(str(data.get("y", "")))
+
+
+def _agreement(axes: Axes, data: Data) -> None:
+    """Differences over means, with their mean and limits."""
+    axes.plot(_numbers(data["means"]), _numbers(data["differences"]), "o", color=COLOURS[0], ms=4, alpha=0.8)
+    axes.axhline(0.0, color=_INK, lw=0.5, alpha=0.5)
+    for name, style in (("bias", "-"), ("low", (0, (4, 4))), ("high", (0, (4, 4)))):
+        value = data.get(name)
+        if value is None:
+            continue
+        axes.axhline(float(value), color=COLOURS[1], lw=1.2, ls=style)
+        axes.annotate(
+            f"{float(value):+.3g}",
+            (1.0, float(value)),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            annotation_clip=False,
+        )
+    axes.set_xlabel(str(data.get("x", "")))
+    axes.set_ylabel(str(data.get("y", "")))
+
+
+def _table(axes: Axes, data: Data) -> None:
+    """Rows of text under their headings."""
+    columns, rows = _cells(data)
+    widths = [max(len(cell) for cell in column) + 3 for column in zip(columns, *rows, strict=True)]
+    starts = [sum(widths[:number]) / sum(widths) for number in range(len(widths))]
+    for number, cells in enumerate((columns, *rows)):
+        for start, cell in zip(starts, cells, strict=True):
+            weight = "normal" if number else "bold"
+            axes.text(start, number + 0.5, cell, va="center", fontsize=9, weight=weight)
+    axes.axhline(1.0, color=_INK, lw=0.6)
+    if not rows:
+        axes.text(0.0, 1.5, "none", va="center", fontsize=9)
+    axes.set(xlim=(0, 1), ylim=(max(len(rows), 1) + 1, 0))
+    axes.set_axis_off()
+
+
+def _cells(data: Data) -> tuple[list[str], list[list[str]]]:
+    rows = [[_short(str(cell), 34) for cell in row] for row in data["rows"]]
+    return [str(name) for name in data["columns"]], rows
+
+
 def _numbers(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else float(value) for value in values]
 
@@ -240,6 +316,16 @@ def _by_classes(data: Data) -> tuple[float, float]:
     return (side, side)
 
 
+def _by_groups(data: Data) -> tuple[float, float]:
+    return (min(12.0, max(3.6, 0.8 * len(data["groups"]) + 1.6)), 3.6)
+
+
+def _by_rows(data: Data) -> tuple[float, float]:
+    columns, rows = _cells(data)
+    letters = sum(max(len(cell) for cell in column) + 3 for column in zip(columns, *rows, strict=True))
+    return (max(4.0, 0.085 * letters), 0.25 * (max(len(rows), 1) + 1) + 0.1)
+
+
 # Kind of figure: its size in inches and what paints it. A new kind is a row here.
 DRAWINGS: Mapping[str, tuple[Callable[[Data], tuple[float, float]], Callable[[Axes, Data], None]]] = {
     "lines": (_wide, _lines),
@@ -248,4 +334,7 @@ DRAWINGS: Mapping[str, tuple[Callable[[Data], tuple[float, float]], Callable[[Ax
     "confusion": (_by_classes, _confusion),
     "reliability": (_square, _reliability),
     "histogram": (_wide, _histogram),
+    "boxes": (_by_groups, _boxes),
+    "agreement": (_wide, _agreement),
+    "table": (_by_rows, _table),
 }

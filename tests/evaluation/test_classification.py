@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -311,14 +310,3 @@ def test_figures_survive_the_way_through_json(classes: tuple[str, ...]) -> None:
     roc = back[0].data["series"][0]
     assert (roc["x"][0], roc["y"][-1]) == (0.0, 1.0)
     assert all(low <= high for low, high in zip(roc["low"], roc["high"], strict=True))
-
-
-def test_six_hundred_cases_twice_take_seconds() -> None:
-    labels, p = draw(600, 2)
-    start = time.process_time()
-
-    for _ in range(2):
-        scores_of(labels, p, own_patients(600), classes=TWO, threshold=0.5)
-        baseline_of(labels, own_patients(600), classes=TWO)
-
-    assert time.process_time() - start < 10

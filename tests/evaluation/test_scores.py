@@ -93,4 +93,4 @@ def test_a_score_survives_the_way_through_plain_data(one: Score) -> None:
 
 def test_every_score_has_words_and_an_unknown_one_a_title() -> None:
     assert all(meaning.words for meaning in MEANINGS.values())
-    assert meaning_of("surface_dice").title == "Surface dice"
+    assert meaning_of("time_to_read").title == "Time to read"

@@ -21,6 +21,17 @@ EXAMPLES = {
         "series": [{"name": "a", "counts": [1, 2]}],
         "marks": [{"x": 0.5, "name": "t"}],
     },
+    "boxes": {"y": "Dice", "groups": [{"name": "a", "values": [0.5, 0.9]}, {"name": "b", "values": [0.1]}]},
+    "agreement": {
+        "x": "mean",
+        "y": "difference",
+        "means": [1, 2],
+        "differences": [0.5, None],
+        "bias": 0.5,
+        "low": None,
+        "high": 1.0,
+    },
+    "table": {"columns": ["Case", "Dice"], "rows": [["a < b & $c$", "0.10"]]},
 }
 
 
@@ -59,3 +70,26 @@ def test_lines_can_be_seen_on_light_and_dark_paper(colour: str, paper: str) -> N
     light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
 
     assert (light + 0.05) / (dark + 0.05) >= 3  # WCAG 2.1, 1.4.11
+
+
+def test_a_table_without_rows_says_so() -> None:
+    svg = draw(FigureData(kind="table", title="", data={"columns": ["Case", "Dice"], "rows": []}), "f")
+
+    assert ">none<" in svg
+    assert ">Case<" in svg
+
+
+def test_every_case_is_a_dot_beside_its_box() -> None:
+    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+    many, one = (
+        draw(
+            FigureData(
+                kind="boxes", title="", data={"share": True, "groups": [{"name": "a", "values": some}]}
+            ),
+            "f",
+        )
+        for some in (values, values[:1])
+    )
+
+    assert many.count("<use") - one.count("<use") == len(values) - 1

@@ -164,13 +164,13 @@ def test_undefined_scores_are_said(tmp_path: Path) -> None:
 
 def test_unknown_scores_and_kinds_of_figure_do_not_stop_it(copied: RunFolder) -> None:
     scores = copied.read("scores.json")
-    scores["test"]["surface_dice"] = {"value": 0.81, "low": 0.7, "high": 0.9, "n": 5, "patients": 5}
+    scores["test"]["time_to_read"] = {"value": 0.81, "low": 0.7, "high": 0.9, "n": 5, "patients": 5}
     copied.write("scores.json", scores)
     copied.write("figures.json", [{"kind": "hologram", "title": "?", "data": {}, "caption": ""}])
 
     words = page_of(copied)[1].words
 
-    assert "Surface dice" in words
+    assert "Time to read" in words
     assert "0.810 (0.700 to 0.900)" in words
     assert "hologram" in words
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from medxfer.reports.pictures import save_pictures
+from medxfer.reports.pictures import planes_of, save_pictures
 from medxfer.run_folder import RunFolder
 from medxfer.tasks.base import Highlight
 
@@ -55,3 +55,18 @@ def test_three_channels_are_colours(tmp_path: Path) -> None:
     save_pictures(RunFolder(tmp_path), [("x", highlight("best", 0))], images, [None])
 
     assert Image.open(tmp_path / "pictures/best-1.png").getpixel((5, 5)) == (0, 0, 255)
+
+
+def test_a_volume_is_shown_by_its_planes_through_the_evidence() -> None:
+    volume = np.zeros((1, 10, 12, 8))
+    volume[0, 2, 9, 5] = 1.0
+    evidence = volume[0].copy()
+
+    shown = planes_of(volume.shape[1:], evidence)(volume)
+
+    axial, coronal, sagittal = shown[0, :, :10], shown[0, 2:10, 12:22], shown[0, 2:10, 24:]
+    assert shown.shape == (1, 12, 10 + 2 + 10 + 2 + 12)
+    # anterior and superior on top, the patient's right (large X) on the left
+    assert np.argwhere(axial).tolist() == [[12 - 1 - 9, 10 - 1 - 2]]
+    assert np.argwhere(coronal).tolist() == [[8 - 1 - 5, 10 - 1 - 2]]
+    assert np.argwhere(sagittal).tolist() == [[8 - 1 - 5, 12 - 1 - 9]]
