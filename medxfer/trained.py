@@ -16,10 +16,13 @@ from .bundle.components import build
 from .bundle.parser import load_bundle
 from .bundle.schema import Bundle, DataSpec
 from .data.cache import Arrays, cache_arrays
+from .data.case import Case
 from .data.cases import existing_folder, files_in, find_cases
+from .data.formats import DICOM_SUFFIXES, image_suffix
 from .data.loaders import Batches
-from .data.presets import Step, preprocess, steps_of
-from .data.readers import read_image
+from .data.placed import Placed
+from .data.presets import Step, prepared, steps_of
+from .data.sampling import digest_of, read_case, reading_of
 from .encoders.rebuild import rebuild_encoder
 from .errors import ConfigError, DataError, WeightsError
 from .networks.network import Network
@@ -28,6 +31,8 @@ from .run_folder import RunFolder
 from .tasks.base import Predictions, Scores, Task
 from .training.checkpoint import load
 from .training.engine import outputs_of
+
+_AT_ONCE = 2**21  # pixels or voxels that the network gets: 32 pictures of 256 x 256, one volume of 128 a side
 
 
 def predict_rows(
@@ -72,20 +77,23 @@ class Trained:
         """Probabilities and the decision for image files or folders of them.
 
         Args:
-            paths: Files, or folders that are walked.
-            batch: Images at a time.
+            paths: Files, or folders that are walked. Where the bundle reads volumes, DICOM files that lie in one folder
+                are one.
+            batch: Files at a time; of volumes an eighth.
             say: Shows a bar.
 
         Returns:
-            One row a file, in order: `file`, `p_CLASS`..., `predicted`, `status` (`ok`, `warned` or `refused`) and
-            `reason`. A bad file is a row with its reason; the others go on.
+            One row a file (a slice, where the bundle cuts volumes), in order: `file`, `p_CLASS`..., `predicted`,
+            `status` (`ok`, `warned` or `refused`) and `reason`. A bad file is a row with its reason; the others go on.
 
         Raises:
             DataError: A folder without files.
         """
-        files = [file for path in paths for file in _expand(Path(path))]
+        volumes = self.bundle.images.dims == 3 or self.bundle.data.slices is not None
+        files = [file for path in paths for file in _expand(Path(path), volumes=volumes)]
         rows: list[dict[str, object]] = []
         say = say or Progress(quiet=True)
+        batch = max(1, batch // 8) if volumes else batch
         with say.bar("predict", len(files)) as advance:
             for begin in range(0, len(files), batch):
                 rows += self._predict_files(files[begin : begin + batch])
@@ -93,32 +101,66 @@ class Trained:
         return rows
 
     def _predict_files(self, files: Sequence[Path]) -> list[dict[str, object]]:
-        images: dict[int, Tensor] = {}
-        notes: dict[int, tuple[str, str]] = {}
-        for number, file in enumerate(files):
+        """A row an image: one a file, or one a slice where the bundle cuts volumes."""
+        reading, empty = reading_of(self.bundle.data), dict.fromkeys(self._columns())
+        names: list[str] = []
+        images: list[Tensor | None] = []
+        notes: list[tuple[str, str]] = []
+        for file in files:
             try:
-                image = read_image(file)
-                images[number] = preprocess(image, self.steps)
-                notes[number] = ("warned", "; ".join(image.warnings)) if image.warnings else ("ok", "")
+                case = Case(id=str(file), images=(file,), patient="")
+                parts = read_case(case, digest_of(case), reading)
+                prepared_parts = [self._ready(file, part.image) for part in parts.images]
             except DataError as error:
-                notes[number] = ("refused", "; ".join(part for part in (error.seen, error.todo) if part))
-        said = self._rows_of([files[number] for number in images], list(images.values()))
+                names, images = [*names, str(file)], [*images, None]
+                notes.append(("refused", "; ".join(part for part in (error.seen, error.todo) if part)))
+                continue
+            names += [f"{file}{part.suffix}" for part in parts.images]
+            images += prepared_parts
+            told = ("warned", "; ".join(parts.warnings)) if parts.warnings else ("ok", "")
+            notes += [told] * len(prepared_parts)
+        read = [(name, image) for name, image in zip(names, images, strict=True) if image is not None]
+        said = self._rows_of([name for name, _ in read], [image for _, image in read])
         rows: list[dict[str, object]] = []
-        empty = dict.fromkeys(self._columns())
-        for number, file in enumerate(files):
-            status, reason = notes[number]
-            row = dict(said.pop(0)) if number in images else {**empty, "file": str(file)}
+        for name, image, (status, reason) in zip(names, images, notes, strict=True):
+            row = dict(said.pop(0)) if image is not None else {**empty, "file": name}
             row.pop("case", None)
             row.pop("label", None)
             rows.append({**row, "status": status, "reason": reason})
         return rows
 
-    def _rows_of(self, files: Sequence[Path], images: Sequence[Tensor]) -> list[dict[str, object]]:
+    def _ready(self, file: Path, image: Placed) -> Tensor:
+        """What the network sees.
+
+        Raises:
+            DataError: A picture where the network looks at volumes or the other way round, or one file of several
+                that are channels.
+        """
+        seen, accepted = (
+            "picture" if dims == 2 else "volume" for dims in (len(image.shape), self.bundle.images.dims)
+        )
+        if seen != accepted:
+            raise DataError(str(file), f"a {seen}", f"a {accepted}", f"this network looks at {accepted}s")
+        slices, files = self.bundle.data.slices, len(self.bundle.data.images or ())
+        count = files * (1 if slices is None else 2 * slices.context + 1)
+        if files > 1 and image.values.shape[0] < count:  # one of them would be repeated as all channels
+            seen, accepted = f"{image.values.shape[0]} channels", f"one file with {files} channels"
+            names = ", ".join(self.bundle.data.images or ())
+            raise DataError(str(file), seen, accepted, f"join the files {names} of a case as channels of one")
+        return prepared(image, self.steps).values
+
+    def _rows_of(self, files: Sequence[str], images: Sequence[Tensor]) -> list[dict[str, object]]:
         if not images:
             return []
+        portion = max(1, _AT_ONCE // images[0].numel())
         with torch.inference_mode():
-            outputs = self.task.predict(self.network, torch.stack(list(images))).numpy()
-        names = tuple(str(file) for file in files)
+            outputs = torch.cat(
+                [
+                    self.task.predict(self.network, torch.stack(list(images[begin : begin + portion])))
+                    for begin in range(0, len(images), portion)
+                ]
+            ).numpy()
+        names = tuple(files)
         predictions = Predictions(ids=names, files=names, patients=names, labels=None, outputs=outputs)
         return self.task.rows(self.task.finish(predictions, self.calibration), self.calibration)
 
@@ -155,7 +197,7 @@ def open_run(path: Path | str) -> Trained:
     own = {
         name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")
     }
-    encoder = rebuild_encoder(bundle.encoder, own)
+    encoder = rebuild_encoder(bundle.encoder, own, spatial_dims=bundle.images.dims)
     network = Network(encoder, task.head(encoder))
     _load_exactly(network, weights, root)
     steps = steps_of(bundle.images, bundle.encoder.in_channels)
@@ -195,7 +237,12 @@ def evaluate_on(
             str(data), f"no case in the part `{part}`", "data that bring this part", "use --part all"
         )
     arrays = cache_arrays(
-        cases, trained.steps, trained.bundle.images.store, say, on_bad_image=spec.on_bad_image
+        cases,
+        trained.steps,
+        trained.bundle.images.store,
+        say,
+        on_bad_image=spec.on_bad_image,
+        reading=reading_of(spec),
     )
     targets = torch.as_tensor([trained.task.read_label(case) for case in arrays.cases])
     batches = Batches(
@@ -223,7 +270,17 @@ def _spec_for(run: Path, data: Path, overrides: Sequence[str]) -> DataSpec:
             raise ConfigError(
                 f"--set {one}", "not about `data`", "data.KEY=VALUE", "nothing else can change here"
             )
-    own = ("data.labels=null", "data.exclude=null", "data.layout=auto")
+    own = tuple(
+        f"data.{key}"
+        for key in (
+            "labels=null",
+            "exclude=null",
+            "layout=auto",
+            "join=[]",
+            "split.column=null",
+            "split.folds=null",
+        )
+    )
     return load_bundle(_config_of(run), overrides=(*own, *overrides), data=str(data)).data
 
 
@@ -270,12 +327,24 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _expand(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = files_in(path)
-        if not files:
-            raise DataError(
-                str(path), "an empty folder", "image files", "name the folder that holds the images"
-            )
+def _expand(path: Path, *, volumes: bool) -> list[Path]:
+    """Files below a folder; of DICOM slices the folder."""
+    if not path.is_dir():
+        return [path]
+    files = files_in(path)
+    if not files:
+        raise DataError(str(path), "an empty folder", "image files", "name the folder that holds the images")
+    if not volumes:
         return files
-    return [path]
+    return list(dict.fromkeys(file.parent if _is_slice(file) else file for file in files))
+
+
+def _is_slice(file: Path) -> bool:
+    """Whether it is a DICOM file of one image."""
+    from .data.dicom_header import read_header
+
+    try:
+        header = read_header(file)
+    except DataError:  # begins like DICOM: its folder is refused with the reason
+        return image_suffix(file) in DICOM_SUFFIXES
+    return not isinstance(header, str) and header.frames == 1

@@ -6,7 +6,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..files import write_atomic
 from .program import ExportedProgramModule, example_images, export_program, require_equal, write_pt2
 
-Writer = Callable[[Path, ExportedProgramModule, int, int, Callable[[str], None]], Path]
+Writer = Callable[[Path, ExportedProgramModule, int, Sequence[int], Callable[[str], None]], Path]
 
 
 def write_program(
@@ -28,12 +28,12 @@ def write_program(
     activate: Callable[[Tensor], Tensor],
     temperature: float,
     in_channels: int,
-    size: int,
+    shape: Sequence[int],
     warn: Callable[[str], None],
 ) -> Path:
     """Write network, temperature and activation as one file: images in, probabilities out.
 
-    Images are `(B, in_channels, size, size)` in [0, 1]. The preprocessing is not in the file; a MONAI bundle
+    Images are `(B, in_channels, *shape)` in [0, 1]. The preprocessing is not in the file; a MONAI bundle
     carries it.
 
     Args:
@@ -43,7 +43,7 @@ def write_program(
         activate: Logits to probabilities.
         temperature: The logits are divided by it.
         in_channels: Channels of the input.
-        size: Pixels a side; fixed in the file, the batch is not.
+        shape: Pixels or voxels along each axis; fixed in the file, the batch is not.
         warn: Told what the user should know of the format.
 
     Raises:
@@ -54,26 +54,34 @@ def write_program(
         accepted = ", ".join(FORMATS)
         raise ConfigError(f"export --to {kind}", "an unknown format", accepted, "choose one of these")
     module = ExportedProgramModule(network, activate=activate, temperature=temperature)
-    return FORMATS[kind](target, module, in_channels, size, warn)
+    return FORMATS[kind](target, module, in_channels, shape, warn)
 
 
 def _write_pt2(
-    target: Path, module: ExportedProgramModule, in_channels: int, size: int, _warn: Callable[[str], None]
+    target: Path,
+    module: ExportedProgramModule,
+    in_channels: int,
+    shape: Sequence[int],
+    _warn: Callable[[str], None],
 ) -> Path:
-    return write_pt2(target, export_program(module, in_channels=in_channels, size=size))
+    return write_pt2(target, export_program(module, in_channels=in_channels, shape=shape))
 
 
 def _write_onnx(
-    target: Path, module: ExportedProgramModule, in_channels: int, size: int, _warn: Callable[[str], None]
+    target: Path,
+    module: ExportedProgramModule,
+    in_channels: int,
+    shape: Sequence[int],
+    _warn: Callable[[str], None],
 ) -> Path:
     require_packages("onnx", ("onnx", "onnxscript"))
     # the program is compared with the network; the converter then turns its operators into ONNX's
-    program = export_program(module, in_channels=in_channels, size=size)
+    program = export_program(module, in_channels=in_channels, shape=shape)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         converted = torch.onnx.export(
             program,
-            (example_images(in_channels, size),),
+            (example_images(in_channels, shape),),
             dynamo=True,
             input_names=["image"],
             output_names=["probabilities"],
@@ -85,9 +93,13 @@ def _write_onnx(
 
 
 def _write_torchscript(
-    target: Path, module: ExportedProgramModule, in_channels: int, size: int, warn: Callable[[str], None]
+    target: Path,
+    module: ExportedProgramModule,
+    in_channels: int,
+    shape: Sequence[int],
+    warn: Callable[[str], None],
 ) -> Path:
-    images = example_images(in_channels, size)
+    images = example_images(in_channels, shape)
     buffer = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
@@ -95,7 +107,7 @@ def _write_torchscript(
         torch.jit.save(traced, buffer)
     for text in dict.fromkeys(str(warning.message).strip() for warning in caught):
         warn(f"TorchScript: {text}")
-    require_equal(traced, module, in_channels=in_channels, size=size, name="torchscript")
+    require_equal(traced, module, in_channels=in_channels, shape=shape, name="torchscript")
     return write_atomic(target, buffer.getvalue())
 
 

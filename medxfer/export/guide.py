@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
+
+from .reading_part import ReadingPart
 
 BEGIN = "<!-- written by medxfer export from here on -->"
 
@@ -13,6 +16,8 @@ def readme(
     metadata: Mapping[str, Any],
     classes: Sequence[str],
     calibration: Mapping[str, Any],
+    reading: ReadingPart,
+    install: str,
     *,
     has_licence: bool,
 ) -> str:
@@ -23,6 +28,8 @@ def readme(
         metadata: The bundle's complete metadata.
         classes: Names, in the order of the probabilities.
         calibration: `temperature`, and `threshold` with its `value` where there is one.
+        reading: How files become images.
+        install: The command that brings all packages.
         has_licence: Whether the bundle has a `LICENSE`.
     """
     own = docs.partition(BEGIN)[0].strip()
@@ -36,6 +43,10 @@ def readme(
         monai=metadata["monai_version"],
         torch=metadata["pytorch_version"],
         packages=", ".join(f"{name} {text}" for name, text in metadata["required_packages_version"].items()),
+        install=install,
+        files=reading.files,
+        row=reading.row,
+        limits="\n".join(fill(f"- {text}", 112, subsequent_indent="  ") for text in reading.limits),
         columns=", ".join(f"`p_{name}`" for name in classes),
         temperature=f"{calibration['temperature']:.6g}",
         said=said,
@@ -52,12 +63,12 @@ TEXT = """\
 
 Without medxfer, in plain MONAI:
 
-    pip install torch 'monai[fire,ignite,itk,pillow]' pyyaml
+    {install}
     python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir DIR --output_dir OUT
 
-reads every DICOM file (with or without suffix) and every PNG, JPEG, BMP and TIFF file below DIR and writes
-`OUT/predictions.csv`: a line an image with its path below DIR, then {columns}. The bundle's folder is found
-from the place of `configs/inference.yaml`; `--bundle_root` names another.
+reads every {files} below DIR and writes `OUT/predictions.csv`:
+{row}, then {columns}.
+The bundle's folder is found from the place of `configs/inference.yaml`; `--bundle_root` names another.
 
 With medxfer: `medxfer predict THIS_FOLDER FILES...`, which reads `configs/train.yaml` and
 `models/model.safetensors` and builds the network again.
@@ -84,14 +95,7 @@ The numbers stand in `configs/exported.json`.
 ## Limits
 
 - A file that cannot be read stops the run and is named; `medxfer predict` goes on with the others.
-- DICOM is read by ITK: MONOCHROME1 is inverted, rescale slope and intercept are applied, padding is set to
-  the lowest value, window centre and width are ignored. Two things differ from medxfer: a modality LUT,
-  which ITK ignores, and palette colour.
-- Pictures are read by Pillow: the EXIF orientation is applied, alpha is dropped and not blended, colour of
-  16 bits is read as 8.
-- Spacing is not used: images are resized in pixels. Of DX images that state only the spacing at the detector
-  ITK makes that their spacing.
-- One image a file: a file with several frames stops the run.
+{limits}
 - The numbers agree with medxfer's within 1e-4 in fp32 on a CPU. On a GPU that computes in TF32 they may
   differ by more.
 

@@ -15,21 +15,26 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..files import explained, sha256_of, write_atomic, write_json
 from .guide import readme
-from .inference import WritesMonai, inference_yaml
+from .inference import WritesMonai, inference_yaml, install_line, packages_of
 from .program import ExportedProgramModule, export_program, write_pt2
+from .reading_part import ReadingPart
 
 SCHEMA_URL = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 )
-# What `inference.yaml` needs beside torch and MONAI, and jsonschema for `verify_metadata`. The numbers stand
-# for packages that are not installed where the bundle is written.
-REQUIRED_PACKAGES = {
+# What every `inference.yaml` needs beside torch and MONAI, and jsonschema for `verify_metadata`.
+COMMON_PACKAGES = ("fire", "jsonschema", "pytorch-ignite", "pyyaml")
+# For packages that are not installed where the bundle is written.
+OLDEST = {
+    "SimpleITK": "2.3.0",
     "fire": "0.6.0",
     "itk": "5.3.0",
     "jsonschema": "4.0.0",
+    "nibabel": "5.0.0",
     "pillow": "10.1.0",
     "pytorch-ignite": "0.5.0",
     "pyyaml": "6.0",
+    "scikit-image": "0.22.0",
 }
 
 
@@ -44,9 +49,10 @@ def export_bundle(
     network: nn.Module,
     activate: Callable[[Tensor], Tensor],
     temperature: float,
+    reading: ReadingPart,
     steps: Sequence[WritesMonai],
     in_channels: int,
-    size: int,
+    shape: Sequence[int],
     classes: Sequence[str],
     threshold: float | None,
     config_yaml: str,
@@ -58,12 +64,13 @@ def export_bundle(
 
     Args:
         target: The folder. One that an earlier export wrote is replaced.
-        network: Images `(B, C, size, size)` in [0, 1] to logits.
+        network: Images `(B, C, *shape)` in [0, 1] to logits.
         activate: Logits to probabilities.
         temperature: The logits are divided by it.
+        reading: How files become images in MONAI.
         steps: The deterministic preprocessing after reading.
         in_channels: Channels of the network's input.
-        size: Pixels a side.
+        shape: Pixels or voxels along each axis.
         classes: Names, in the order of the logits.
         threshold: On the last class's probability, where there are two; None: the most probable class.
         config_yaml: The resolved `train.yaml`.
@@ -80,7 +87,7 @@ def export_bundle(
     """
     _refuse_foreign(target)
     module = ExportedProgramModule(network, activate=activate, temperature=temperature)
-    program = export_program(module, in_channels=in_channels, size=size)
+    program = export_program(module, in_channels=in_channels, shape=shape)
     calibration: dict[str, Any] = {"temperature": float(temperature)}
     if threshold is not None:
         calibration["threshold"] = {"value": float(threshold)}
@@ -97,11 +104,22 @@ def export_bundle(
                 {"calibration": calibration, "classes": list(classes), "sha256": hashes},
             )
             ident = hashes[f"models/{weights.name}"][:16]
-            write_atomic(configs / "inference.yaml", inference_yaml(steps, classes, ident))
+            write_atomic(configs / "inference.yaml", inference_yaml(reading, steps, classes, ident))
             write_atomic(configs / "train.yaml", config_yaml)
-            full = complete_metadata(metadata, in_channels=in_channels, size=size, classes=classes)
+            packages = packages_of(reading, steps)
+            full = complete_metadata(
+                metadata, in_channels=in_channels, shape=shape, classes=classes, packages=packages
+            )
             write_json(configs / "metadata.json", full)
-            text = readme(docs, full, classes, calibration, has_licence=licence_text is not None)
+            text = readme(
+                docs,
+                full,
+                classes,
+                calibration,
+                reading,
+                install_line(reading, steps),
+                has_licence=licence_text is not None,
+            )
             write_atomic(temporary / "docs" / "README.md", text)
             if licence_text is not None:
                 write_atomic(temporary / "LICENSE", licence_text)
@@ -150,7 +168,12 @@ def _write_weights(path: Path, network: nn.Module) -> Path:
 
 
 def complete_metadata(
-    metadata: Mapping[str, Any], *, in_channels: int, size: int, classes: Sequence[str]
+    metadata: Mapping[str, Any],
+    *,
+    in_channels: int,
+    shape: Sequence[int],
+    classes: Sequence[str],
+    packages: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The bundle's metadata with the fields that MONAI's specification asks for.
 
@@ -159,8 +182,9 @@ def complete_metadata(
     Args:
         metadata: As the bundle has it; may be empty.
         in_channels: Channels of the network's input.
-        size: Pixels a side.
+        shape: Pixels or voxels along each axis.
         classes: Names of the output's channels.
+        packages: That reading and steps need.
     """
     texts: dict[str, Any] = {
         "version": "0.1.0",
@@ -172,8 +196,8 @@ def complete_metadata(
     }
     given = {name: value for name, value in metadata.items() if value not in (None, "")}
     modality = given.get("network_data_format", {}).get("inputs", {}).get("image", {}).get("modality", "n/a")
-    packages = {**given.pop("optional_packages_version", {}), **given.get("required_packages_version", {})}
-    packages.update({name: _version(name, default) for name, default in REQUIRED_PACKAGES.items()})
+    required = {**given.pop("optional_packages_version", {}), **given.get("required_packages_version", {})}
+    required.update({name: _version(name, OLDEST.get(name, "0")) for name in (*COMMON_PACKAGES, *packages)})
     return {
         "schema": SCHEMA_URL,
         **texts,
@@ -181,12 +205,14 @@ def complete_metadata(
         "monai_version": _version("monai", "1.5.0"),
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": _version("numpy", "1.26.0"),
-        "required_packages_version": packages,
-        "network_data_format": _data_format(in_channels, size, classes, modality),
+        "required_packages_version": required,
+        "network_data_format": _data_format(in_channels, shape, classes, modality),
     }
 
 
-def _data_format(in_channels: int, size: int, classes: Sequence[str], modality: str) -> dict[str, Any]:
+def _data_format(
+    in_channels: int, shape: Sequence[int], classes: Sequence[str], modality: str
+) -> dict[str, Any]:
     names = {1: ["grey"], 3: ["red", "green", "blue"]}.get(
         in_channels, [f"channel {i}" for i in range(in_channels)]
     )
@@ -195,7 +221,7 @@ def _data_format(in_channels: int, size: int, classes: Sequence[str], modality: 
         "format": "magnitude",
         "modality": modality,
         "num_channels": in_channels,
-        "spatial_shape": [size, size],
+        "spatial_shape": list(shape),
         "dtype": "float32",
         "value_range": [0, 1],
         "is_patch_data": False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -43,27 +43,27 @@ class ExportedProgramModule(nn.Module):
         return self.activate(self.network(image) / self.temperature)
 
 
-def example_images(in_channels: int, size: int, *, batch: int = 2) -> Tensor:
-    """Seeded random images `(batch, in_channels, size, size)` in [0, 1], the same each time."""
+def example_images(in_channels: int, shape: Sequence[int], *, batch: int = 2) -> Tensor:
+    """Seeded random images `(batch, in_channels, *shape)` in [0, 1], the same each time."""
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(batch, in_channels, size, size, generator=generator)
+    return torch.rand(batch, in_channels, *shape, generator=generator)
 
 
 def export_program(
-    module: ExportedProgramModule, *, in_channels: int, size: int
+    module: ExportedProgramModule, *, in_channels: int, shape: Sequence[int]
 ) -> torch.export.ExportedProgram:
     """Export with a dynamic batch and a fixed size, and compare the program with the module.
 
     Args:
         module: What to export.
         in_channels: Channels of the input.
-        size: Pixels a side.
+        shape: Pixels or voxels along each axis.
 
     Raises:
         RunError: The network cannot be exported, or the program gives other numbers than the network.
     """
     # two images: a batch of one would be exported as the constant 1
-    images = example_images(in_channels, size)
+    images = example_images(in_channels, shape)
     try:
         program = torch.export.export(
             module, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}
@@ -73,7 +73,7 @@ def export_program(
         todo = "see `medxfer plugin check`, check torch.export, for the encoder; --debug shows where it fails"
         accepted = "an encoder without branches that depend on pixel values"
         raise RunError("export: torch.export", seen[0] if seen else repr(error), accepted, todo) from error
-    require_equal(program.module(), module, in_channels=in_channels, size=size, name="torch.export")
+    require_equal(program.module(), module, in_channels=in_channels, shape=shape, name="torch.export")
     return program
 
 
@@ -82,7 +82,7 @@ def require_equal(
     module: ExportedProgramModule,
     *,
     in_channels: int,
-    size: int,
+    shape: Sequence[int],
     name: str,
 ) -> None:
     """Compare what was exported with the module, on one image and on three.
@@ -91,7 +91,7 @@ def require_equal(
         RunError: A probability differs by more than `TOLERANCE`.
     """
     for batch in (1, 3):
-        images = example_images(in_channels, size, batch=batch)
+        images = example_images(in_channels, shape, batch=batch)
         with torch.no_grad():
             difference = float((exported(images) - module(images)).abs().max())
         if not difference <= TOLERANCE:

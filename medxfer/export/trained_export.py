@@ -13,6 +13,7 @@ from ..run_folder import RunFolder
 from ..trained import Trained, open_run
 from .formats import write_program
 from .monai_bundle import export_bundle
+from .reading import reading_for
 
 SUFFIX = {"pt2": ".pt2", "onnx": ".onnx", "torchscript": ".ts"}
 
@@ -35,9 +36,10 @@ def export_as_bundle(trained: Trained, target: Path, documents: Path) -> Path:
         activate=trained.task.activate,
         temperature=float(trained.calibration.get("temperature", 1.0)),
         threshold=trained.calibration.get("threshold", {}).get("value"),
+        reading=reading_for(bundle.data, bundle.images.dims),
         steps=trained.steps,
         in_channels=bundle.encoder.in_channels,
-        size=bundle.images.size,
+        shape=bundle.images.shape,
         classes=trained.task.classes,
         config_yaml=to_yaml(bundle),
         metadata=_own_metadata(documents),
@@ -71,7 +73,7 @@ def export_trained(run: Path, form: str, out: Path | None, warn: Callable[[str],
         activate=trained.task.activate,
         temperature=float(trained.calibration.get("temperature", 1.0)),
         in_channels=trained.bundle.encoder.in_channels,
-        size=trained.bundle.images.size,
+        shape=trained.bundle.images.shape,
         warn=warn,
     )
 

@@ -18,7 +18,7 @@ from .conftest import Tiny, softmax, stir
 
 def write(target: Path, kind: str, warned: list[str]) -> tuple[torch.nn.Module, Path]:
     network = stir(Tiny())
-    common: dict[str, Any] = {"activate": softmax, "temperature": 1.3, "in_channels": 1, "size": 32}
+    common: dict[str, Any] = {"activate": softmax, "temperature": 1.3, "in_channels": 1, "shape": (32, 32)}
     return network, write_program(target, kind, network=network, warn=warned.append, **common)
 
 

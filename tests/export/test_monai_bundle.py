@@ -24,12 +24,13 @@ from medxfer.export.monai_bundle import complete_metadata, export_bundle, metada
 
 from .conftest import (
     CLASSES,
+    PICTURES,
     SIZE,
     TEMPERATURE,
     Exported,
     Tiny,
     probabilities_of,
-    run_monai_bundle,
+    run_here,
     softmax,
     stir,
 )
@@ -52,8 +53,8 @@ NOISE = pytest.mark.filterwarnings(
 
 def export_tiny(target: Path, network: nn.Module | None = None, **changes: Any) -> Path:
     given: dict[str, Any] = {
-        "network": network or stir(Tiny()), "activate": softmax, "temperature": TEMPERATURE,
-        "steps": steps_of(ImagesSpec(size=32), 1), "in_channels": 1, "size": 32, "classes": CLASSES,
+        "network": network or stir(Tiny()), "activate": softmax, "temperature": TEMPERATURE, "reading": PICTURES,
+        "steps": steps_of(ImagesSpec(size=32), 1), "in_channels": 1, "shape": (32, 32), "classes": CLASSES,
         "threshold": 0.5, "config_yaml": "seed: 0\n", "metadata": {}, "licence_text": None, "docs": "",
     }  # fmt: skip
     return export_bundle(target, **{**given, **changes})
@@ -101,7 +102,7 @@ def test_reading_gives_medxfers_pixels_exactly(tmp_path: Path) -> None:
     from monai.bundle.config_parser import ConfigParser
 
     names = write_all(tmp_path / "images")
-    parser = ConfigParser(yaml.safe_load(inference_yaml([], CLASSES, "none")))
+    parser = ConfigParser(yaml.safe_load(inference_yaml(PICTURES, [], CLASSES, "none")))
     parser["dataset_dir"] = str(tmp_path / "images")
 
     items = parser.get_parsed_content("data")
@@ -167,7 +168,7 @@ def test_names_that_other_tools_look_up_are_there(exported: Exported, images: Pa
 def test_schema_refuses_incomplete_metadata(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
     from monai.bundle.scripts import verify_metadata
 
-    metadata = {**complete_metadata({}, in_channels=1, size=SIZE, classes=CLASSES), **change}
+    metadata = {**complete_metadata({}, in_channels=1, shape=(SIZE, SIZE), classes=CLASSES), **change}
     path = tmp_path / "metadata.json"
     path.write_text(json.dumps({name: value for name, value in metadata.items() if value is not None}))
 
@@ -268,17 +269,15 @@ def test_a_full_disk_leaves_the_earlier_export_and_nothing_half_written(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
+@NOISE
 def test_colour_network_and_single_image_batches_run_too(tmp_path: Path) -> None:
-    """About 10 s: a process of its own imports MONAI."""
     network = stir(Tiny(3))
     folder = export_tiny(
         tmp_path / "bundle", network, in_channels=3, steps=steps_of(ImagesSpec(size=32), 3), threshold=None
     )
     names = write_all(tmp_path / "images")
 
-    given = run_monai_bundle(
-        folder, tmp_path / "images", tmp_path / "out", "--dataloader#batch_size", "1", "--device", "cpu"
-    )
+    given = run_here(folder, tmp_path / "images", tmp_path / "out", **{"dataloader#batch_size": 1})
 
     assert sorted(given) == names
     steps = steps_of(ImagesSpec(size=32), 3)

@@ -20,7 +20,7 @@ def test_saved_program_applies_temperature_and_activation(tmp_path: Path, batch:
     module = ExportedProgramModule(network, activate=softmax, temperature=2.5)
     images = torch.rand(batch, 1, 32, 32)
 
-    path = write_pt2(tmp_path / "model.pt2", export_program(module, in_channels=1, size=32))
+    path = write_pt2(tmp_path / "model.pt2", export_program(module, in_channels=1, shape=(32, 32)))
     given = torch.export.load(path).module()(images)
 
     torch.testing.assert_close(given, (network(images) / 2.5).softmax(1), atol=1e-6, rtol=0)
@@ -30,7 +30,9 @@ def test_export_leaves_the_network_as_it_was() -> None:
     network = Tiny().to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
-    export_program(ExportedProgramModule(network, activate=softmax, temperature=1.0), in_channels=1, size=32)
+    export_program(
+        ExportedProgramModule(network, activate=softmax, temperature=1.0), in_channels=1, shape=(32, 32)
+    )
 
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
@@ -61,7 +63,7 @@ def test_network_with_a_branch_on_pixels_is_refused_with_the_remedy() -> None:
     module = ExportedProgramModule(Branches(), activate=softmax, temperature=1.0)
 
     with pytest.raises(RunError) as refused:
-        export_program(module, in_channels=2, size=32)
+        export_program(module, in_channels=2, shape=(32, 32))
 
     assert "torch.export" in refused.value.where
     assert "pixel values" in refused.value.accepted
@@ -71,4 +73,4 @@ def test_program_with_other_numbers_than_the_network_is_refused() -> None:
     module = ExportedProgramModule(ForgetsBatch(), activate=softmax, temperature=0.1)
 
     with pytest.raises(RunError, match="differ"):
-        export_program(module, in_channels=1, size=32)
+        export_program(module, in_channels=1, shape=(32, 32))
