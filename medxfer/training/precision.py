@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .convolution import ExactBackward
 
 PROBE_SECONDS = 2.0
 MIN_COSINE = 0.99  # between logits, and between gradients, of a candidate and fp32
@@ -21,7 +22,8 @@ MIN_COSINE = 0.99  # between logits, and between gradients, of a candidate and f
 Name = Literal["fp32", "bf16", "fp16"]
 Format = Literal["contiguous", "channels_last"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+# By the number of axes of a batch: torch has one name for pictures and one for volumes.
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class Precision:
@@ -31,26 +33,32 @@ class Precision:
         name: `fp32`, `bf16` or `fp16` (with a gradient scaler).
         memory_format: Of images and convolution weights.
         device: Where training happens.
+        dims: Spatial dimensions of the images.
     """
 
-    def __init__(self, name: Name, memory_format: Format, device: torch.device) -> None:
+    def __init__(self, name: Name, memory_format: Format, device: torch.device, dims: int = 2) -> None:
         self.name, self.memory_format, self.device = name, memory_format, device
+        self._axes = dims + 2
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Around forward passes."""
         if self.name == "fp32":
             return contextlib.nullcontext()
-        return torch.autocast(self.device.type, DTYPES[self.name])
+        context = contextlib.ExitStack()
+        context.enter_context(torch.autocast(self.device.type, DTYPES[self.name]))
+        if self.device.type == "cpu":
+            context.enter_context(ExactBackward())
+        return context
 
     def place(self, network: nn.Module) -> None:
-        """Bring a 2D network's weights into the memory format."""
+        """Bring a network's weights into the memory format."""
         network.to(memory_format=self.torch_format)  # type: ignore[call-overload]  # torch's stub lacks the keyword
 
     @property
     def torch_format(self) -> torch.memory_format:
         """The memory format as torch names it."""
-        return FORMATS[self.memory_format]
+        return CHANNELS_LAST[self._axes] if self.memory_format == "channels_last" else torch.contiguous_format
 
     def step(
         self, loss: Tensor, optimiser: torch.optim.Optimizer, parameters: list[Tensor], clip: float
@@ -86,7 +94,7 @@ def choose_precision(
 
     Args:
         network: On its device; left as it was.
-        images: A small batch on the same device, (B, C, H, W) in [0, 1].
+        images: A small batch on the same device, (B, C, *spatial) in [0, 1].
         precision: As in the bundle.
         memory_format: As in the bundle.
         backward: Whether the encoder is trained at all; else only the forward pass is timed.
@@ -99,7 +107,7 @@ def choose_precision(
         raise ConfigError(
             "training.precision", "fp16 on a CPU", "auto, fp32 or bf16", "set training.precision=auto"
         )
-    formats: tuple[Format, ...] = ("contiguous", "channels_last") if images.ndim == 4 else ("contiguous",)
+    formats: tuple[Format, ...] = ("contiguous", "channels_last")
     if memory_format != "auto":
         formats = (memory_format,)
     if device.type == "cuda" and precision == "auto":
@@ -124,7 +132,9 @@ def _fastest(
 ) -> Chosen:
     """Time candidates in turn, three rounds at most, within the time allowed; refuse those that compute otherwise."""
     trials = {
-        one: _trial(network, images, Precision(one[0], one[1], images.device), backward=backward)
+        one: _trial(
+            network, images, Precision(one[0], one[1], images.device, images.ndim - 2), backward=backward
+        )
         for one in candidates
     }
     start = time.monotonic()
