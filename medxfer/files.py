@@ -14,6 +14,8 @@ from pathlib import Path
 
 from .errors import ConfigError, RunError
 
+_AT_ONCE = 2**20  # bytes of a file hashed without `file_digest`, whose buffer costs more than a small file
+
 
 def home() -> Path:
     """`MEDXFER_HOME`, or the platform's cache folder for medxfer. Made when absent."""
@@ -101,8 +103,10 @@ def write_json(path: Path, value: object) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content, read in pieces."""
+    """Hex digest of a file's content; a large file is read in pieces."""
     with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size <= _AT_ONCE:
+            return hashlib.sha256(file.read()).hexdigest()
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

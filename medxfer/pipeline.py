@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,9 @@ from .data.augment import Augment
 from .data.cache import Arrays, cache_arrays
 from .data.cases import Found, find_cases
 from .data.leaks import find_duplicates
+from .data.sampling import reading_of
 from .data.splits import Splits, read_split_file, split_by_patient
+from .encoders.first_batch import check_first_batch
 from .encoders.loading import create_encoder
 from .errors import ConfigError, DataError, MedxferError, RunError
 from .evaluation.explain import grad_cam
@@ -37,8 +40,9 @@ from .tasks.base import Predictions, Task
 from .trained import Trained, predict_rows
 from .training.distributed import World, world_of_environment
 from .training.phases import Setup, train_phases
-from .training.precision import Precision, choose_precision
+from .training.precision import Chosen, Precision, choose_precision
 
+FIRST_BATCH = 64  # training images looked at before training
 PICTURES = 6  # best and worst cases shown in the report, of each
 
 
@@ -118,94 +122,119 @@ def _prepare(
     check_components(bundle)
     task: Task = build(bundle.task, kind="task", trusted=bundle.trusted)
     bundle = presets.fill_in(bundle)
-    root = sources.folder_of(bundle.data.source, say)
-    found = find_cases(bundle.data, root)
-    steps = presets.steps_of(bundle.images, bundle.encoder.in_channels, trusted=bundle.trusted)
-    arrays = cache_arrays(found.cases, steps, bundle.images.store, say, on_bad_image=bundle.data.on_bad_image)
-    splits = _split(bundle, arrays, task, request.split_file)
-    say(f"{len(arrays.cases)} images ({found.layout}); patients told apart by {found.patient_key}")
-    for note in (*found.notes, *splits.notes):
-        say(f"note: {note}")
+    material = _gather(bundle, task, request.split_file, say)
+    arrays, train = material.arrays, list(material.splits["train"])
     facts.seconds["read"] = facts.lap()
     torch.manual_seed(bundle.seed)
-    encoder, receipt = create_encoder(bundle.encoder)
+    encoder, receipt = create_encoder(bundle.encoder, spatial_dims=bundle.images.dims, say=say)
+    pretrained = bundle.encoder.weights != "none"
+    advice = check_first_batch(
+        arrays.batch(train[:FIRST_BATCH]), encoder, pretrained=pretrained, preset=bundle.images.preset
+    )
     network = Network(encoder, task.head(encoder)).to(device)
     require_space(folder.root, 5 * sum(p.numel() * 4 for p in network.parameters()) + 20_000_000)
-    targets = torch.as_tensor([task.read_label(case) for case in arrays.cases])
-    task.prepare(targets[list(splits["train"])])
-    chosen = choose_precision(
-        network,
-        arrays.batch(list(splits["train"])[:8]).to(device),
-        precision=bundle.training.precision,
-        memory_format=bundle.training.memory_format,
-        backward=any(phase.train != "head" for phase in bundle.phases),
+    task.prepare(material.targets[train])
+    chosen = world.agree(
+        choose_precision(
+            network,
+            arrays.batch(train[:8]).to(device),
+            precision=bundle.training.precision,
+            memory_format=bundle.training.memory_format,
+            backward=any(phase.train != "head" for phase in bundle.phases),
+        )
     )
-    chosen = world.agree(chosen)
-    statistics: Literal["keep", "update"] = "update" if bundle.encoder.weights == "none" else "keep"
-    bundle = dataclasses.replace(
-        bundle,
-        phases=tuple(
-            dataclasses.replace(phase, statistics=statistics) if phase.statistics == "auto" else phase
-            for phase in bundle.phases
-        ),
-        training=dataclasses.replace(
-            bundle.training, precision=chosen.precision, memory_format=chosen.memory_format
-        ),
-    )
+    bundle = _resolved(bundle, receipt.options, chosen, statistics="keep" if pretrained else "update")
+    material.notes.extend(advice)
+    for note in material.notes:
+        say(f"note: {note}")
     if world.first and not folder.has("config.yaml"):
-        folder.write("split.csv", splits.rows(arrays))
+        folder.write("split.csv", material.splits.rows(arrays))
         folder.write("receipt.json", receipt.to_json())
         folder.write("run.json", surroundings.describe_run(bundle, request.command, device, world.size))
         folder.update(
             chosen={"precision": {"value": chosen.precision, "why": chosen.why},
                     "memory_format": {"value": chosen.memory_format, "why": chosen.why}},
-            data=_describe_data(bundle, found, arrays, splits, task),
+            data=material.describe(bundle, task),
             refused=[dataclasses.asdict(one) for one in arrays.refused],
         )  # fmt: skip
         folder.write("config.yaml", to_yaml(bundle))
         surroundings.seal_config(folder)
     say(receipt.table())
     facts.seconds["prepare"] = facts.lap()
-    precision = Precision(chosen.precision, chosen.memory_format, device)
+    precision = Precision(chosen.precision, chosen.memory_format, device, bundle.images.dims)
     precision.place(network)
     augment = Augment(bundle.images.augment, trusted=bundle.trusted) if bundle.images.augment else None
     setup = Setup(
-        network=network, task=task, bundle=bundle, arrays=arrays, targets=targets, splits=splits, augment=augment,
-        precision=precision, device=device, world=world, folder=folder, say=say,
+        network=network, task=task, bundle=bundle, arrays=arrays, targets=material.targets, splits=material.splits,
+        augment=augment, precision=precision, device=device, world=world, folder=folder, say=say,
     )  # fmt: skip
     return setup, facts
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Material:
+    """What training has to work with."""
+
+    found: Found
+    arrays: Arrays
+    splits: Splits
+    targets: torch.Tensor
+    notes: list[str]  # what a reader of the report should know, as sentences
+
+    def describe(self, bundle: Bundle, task: Task) -> dict[str, object]:
+        """The data's part of run.json."""
+        return {
+            "source": bundle.data.source,
+            "kind": sources.kind_of(bundle.data.source),
+            "patient_key": self.found.patient_key,
+            "notes": self.notes,
+            "classes": dict(Counter(task.class_of(case) for case in self.arrays.cases)),
+            "accept_leak": bundle.data.accept_leak,
+        }
+
+
+def _gather(bundle: Bundle, task: Task, split_file: Path | None, say: Progress) -> _Material:
+    """Cases, their pixels, their splits."""
+    found = find_cases(bundle.data, sources.folder_of(bundle.data.source, say))
+    steps = presets.steps_of(bundle.images, bundle.encoder.in_channels, trusted=bundle.trusted)
+    reading, on_bad_image = reading_of(bundle.data), bundle.data.on_bad_image
+    arrays = cache_arrays(found.cases, steps, bundle.images.store, say, on_bad_image, reading)
+    splits = _split(bundle, arrays, task, split_file)
+    say(f"{len(arrays.cases)} images ({found.layout}); patients told apart by {found.patient_key}")
+    targets = torch.as_tensor([task.read_label(case) for case in arrays.cases])
+    notes = [*found.notes, *splits.notes, *arrays.warnings]
+    return _Material(found=found, arrays=arrays, splits=splits, targets=targets, notes=notes)
+
+
+def _resolved(
+    bundle: Bundle, options: Mapping[str, object], chosen: Chosen, statistics: Literal["keep", "update"]
+) -> Bundle:
+    """The bundle with every `auto` decided, so that its configuration gives this run again."""
+    phases = tuple(
+        dataclasses.replace(phase, statistics=statistics) if phase.statistics == "auto" else phase
+        for phase in bundle.phases
+    )
+    training = dataclasses.replace(
+        bundle.training, precision=chosen.precision, memory_format=chosen.memory_format
+    )
+    encoder = dataclasses.replace(bundle.encoder, options=dict(options))
+    return dataclasses.replace(bundle, phases=phases, training=training, encoder=encoder)
+
+
 def _split(bundle: Bundle, arrays: Arrays, task: Task, split_file: Path | None) -> Splits:
     """Patients and duplicates apart; a given manifest first."""
-    cases = list(arrays.cases)
+    cases, spec = list(arrays.cases), bundle.data.split
     if split_file is not None:
         cases = read_split_file(split_file, cases, arrays.sha256)
+        spec = dataclasses.replace(spec, folds=None)  # the file says it all: nothing is dealt anew
     return split_by_patient(
         cases,
         find_duplicates(arrays),
-        bundle.data.split,
+        spec,
         seed=bundle.seed,
         accept_leak=bundle.data.accept_leak,
         label_of=task.class_of,
     )
-
-
-def _describe_data(
-    bundle: Bundle, found: Found, arrays: Arrays, splits: Splits, task: Task
-) -> dict[str, object]:
-    """The data's part of run.json."""
-    classes: dict[str, int] = {}
-    for case in arrays.cases:
-        classes[task.class_of(case)] = classes.get(task.class_of(case), 0) + 1
-    return {
-        "source": bundle.data.source,
-        "kind": sources.kind_of(bundle.data.source),
-        "patient_key": found.patient_key,
-        "notes": [*found.notes, *splits.notes],
-        "classes": classes,
-        "accept_leak": bundle.data.accept_leak,
-    }
 
 
 def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:

@@ -55,10 +55,7 @@ class RunFolder:
             RunError: It cannot be made.
         """
         if root is None:
-            stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-            root, number = stem, 2
-            while root.exists():
-                root, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+            root = default_root(name)
         elif root.exists() and not _is_free(root):
             todo = f"name another folder, or go on with it: medxfer run --resume {root}"
             raise ConfigError(f"--out {root}", "exists already", "a folder that is absent or empty", todo)
@@ -141,6 +138,15 @@ class RunFolder:
         """Keep other processes out while this one writes."""
         with locked(self.root / "lock"):
             yield
+
+
+def default_root(name: str) -> Path:
+    """`runs/NAME-DATE-TIME` in the working folder, numbered where it exists."""
+    stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    root, number = stem, 2
+    while root.exists():
+        root, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    return root
 
 
 def _is_free(root: Path) -> bool:

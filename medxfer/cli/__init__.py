@@ -13,7 +13,7 @@ import click
 
 from .. import __version__
 from ..errors import MedxferError
-from . import after, create, look, run
+from . import after, create, doctor, encoders, inspect, look, plugins, run
 
 ABOUT = """Transfer learning in medical imaging: from a folder of images to a measured, explained, portable model.
 
@@ -31,8 +31,9 @@ def medxfer(debug: bool) -> None:
     """Commands of medxfer; `main` reads --debug, which is understood wherever it stands."""
 
 
-for command in (*run.COMMANDS, *create.COMMANDS, *after.COMMANDS, *look.COMMANDS):
-    medxfer.add_command(command)
+for group in (run, create, inspect, after, encoders, plugins, doctor, look):
+    for command in group.COMMANDS:
+        medxfer.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:

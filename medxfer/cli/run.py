@@ -24,6 +24,9 @@ SHOWN = ("auroc", "average_precision", "balanced_accuracy", "sensitivity", "spec
 @click.option(
     "--split", "split_file", type=options.FOLDER, metavar="FILE", help="Split as in a run's split.csv."
 )
+@click.option(
+    "--folds", type=int, metavar="K", help="Cross-validate: one run for each of K parts of the patients."
+)
 @click.option("--out", type=options.FOLDER, metavar="DIR", help="Run folder; default runs/NAME-DATE-TIME.")
 @click.option("--resume", type=options.FOLDER, metavar="RUN", help="Go on with an interrupted run.")
 @click.option(
@@ -41,6 +44,7 @@ def run(
     overrides: tuple[str, ...],
     weights: str | None,
     split_file: Path | None,
+    folds: int | None,
     out: Path | None,
     resume: Path | None,
     accept_changes: bool,
@@ -54,7 +58,7 @@ def run(
         seen = "neither BUNDLE nor --resume" if bundle is None else "BUNDLE and --resume"
         todo = "medxfer run bundles/pneumonia_cls, or medxfer run --resume RUN"
         raise ConfigError("medxfer run", seen, "one of them", todo)
-    given = any((data, overrides, weights, split_file, out, print_config, trust))
+    given = any((data, overrides, weights, split_file, folds, out, print_config, trust))
     if resume is not None and given:
         accepted = "--accept-changes, --device and --quiet"
         todo = "leave the rest out: the run's own config.yaml is used"
@@ -79,11 +83,34 @@ def run(
         folder = resume_run(resume, device=device, accept_changes=accept_changes, say=say)
     else:
         request = Request(out=out, device=device, split_file=split_file, command=["medxfer", *sys.argv[1:]])
+        if folds is not None:
+            from ..methods.folds import run_folds
+
+            _print_folds(run_folds(loaded, folds, request, say))
+            return
         folder = run_bundle(loaded, request, say)
     if folder.has("scores.json"):
         _print_scores(folder.read("scores.json"), folder.read("run.json"))
         click.echo(f"report: {folder.root / 'report.html'}")
         click.echo(f"model:  {folder.root / 'bundle'}")
+
+
+def _print_folds(root: Path) -> None:
+    """Mean and spread of the test scores over folds on stdout."""
+    import json
+
+    from rich.table import Table
+
+    found = json.loads((root / "folds.json").read_text(encoding="utf-8"))
+    table = Table(
+        "score", "test, mean", "lowest", "highest", title=f"{found['folds']} folds", title_justify="left"
+    )
+    for name, one in found["test"].items():
+        if name in SHOWN:
+            table.add_row(name, *[_number(one[key]) for key in ("mean", "low", "high")])
+    options.print_table(table)
+    click.echo("the spread over folds is no confidence interval: their training parts overlap")
+    click.echo(f"folds:  {root}")
 
 
 def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:

@@ -27,6 +27,12 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+def _importable(path: Path) -> Path:
+    """A file's path from the folder that Python would find its package in."""
+    inside = path.relative_to(REPOSITORY)
+    return inside.relative_to(Path(*inside.parts[:3])) if inside.parts[2:3] == ("src",) else inside
+
+
 def imports_of(path: Path) -> set[str]:
     """Dotted names a file imports anywhere: in functions and for types only, too."""
     names: set[str] = set()
@@ -34,7 +40,7 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:  # from ..errors import X
-            base = list(path.relative_to(REPOSITORY).parts)[: -node.level]
+            base = list(_importable(path).parts)[: -node.level]
             names |= {".".join([*base, *(node.module or alias.name).split(".")]) for alias in node.names}
             if node.module:
                 names |= {".".join([*base, *node.module.split("."), alias.name]) for alias in node.names}

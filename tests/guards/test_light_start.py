@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -48,14 +47,15 @@ def test_listing_encoders_brings_nothing_heavy() -> None:
     assert not done.stdout.split(), f"listing encoders brings {done.stdout.split()}"
 
 
-def test_help_answers_in_half_a_second() -> None:
-    times = []
-    for _ in range(6):  # the best of six: the machine may be busy with other tests
-        start = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "medxfer", "--help"], capture_output=True, text=True, check=False
-        )
-        times.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
+def test_help_brings_nothing_heavy() -> None:
+    """What keeps `medxfer --help` under half a second; `benchmarks/start_up.py` measures it."""
+    code = (
+        "import sys\nfrom medxfer.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"print('heavy:', *sorted({set(HEAVY)!r} & set(sys.modules)))"
+    )
 
-    assert min(times) < 0.5, f"medxfer --help took {min(times):.2f} s at best"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "heavy:", done.stdout.splitlines()[-1]

@@ -17,8 +17,8 @@ from tests.guards.source import MODULES, PACKAGE, PLUGIN_MODULES, REPOSITORY, im
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Import name -> distribution, where the two differ.
 DISTRIBUTION = {
-    "PIL": "pillow", "ignite": "pytorch-ignite", "skimage": "scikit-image", "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
+    "PIL": "pillow", "SimpleITK": "simpleitk", "ignite": "pytorch-ignite", "skimage": "scikit-image",
+    "sklearn": "scikit-learn", "yaml": "pyyaml",
 }  # fmt: skip
 # Declared and never imported by us, with who imports it.
 LOADED_BY_OTHERS = {

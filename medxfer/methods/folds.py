@@ -1,0 +1,74 @@
+"""Cross-validation: one run for each fold, and what their test parts say together."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from pathlib import Path
+from typing import Any
+
+from ..bundle.schema import Bundle
+from ..errors import ConfigError
+from ..files import write_json
+from ..pipeline import Request, resume_run, run_bundle
+from ..progress import Progress
+from ..run_folder import RunFolder, default_root
+
+
+def run_folds(bundle: Bundle, folds: int, request: Request, say: Progress) -> Path:
+    """Run a bundle once for each fold; patients lie in one fold only, val is cut from each fold's training part.
+
+    A folder that an interrupted call left is gone on with: finished folds stay, an interrupted one is resumed.
+
+    Args:
+        bundle: Its `data.split` is dealt into `folds` parts.
+        folds: Two or more.
+        request: `out` is the folder of all folds.
+        say: Where progress goes.
+
+    Returns:
+        The folder: `fold-0`, `fold-1`, ... and `folds.json`.
+
+    Raises:
+        ConfigError: Fewer than two folds, or a split file beside them.
+        MedxferError: As a single run.
+    """
+    if folds < 2:
+        raise ConfigError("--folds", str(folds), "2 or more", "write --folds 5")
+    if request.split_file is not None:
+        raise ConfigError("--folds", "--split beside it", "one of the two", "leave out --split")
+    root = request.out or default_root(f"{bundle.name}-folds")
+    runs = []
+    for fold in range(folds):
+        say(f"fold {fold + 1} of {folds}")
+        place = root / f"fold-{fold}"
+        if (place / "config.yaml").is_file():
+            runs.append(resume_run(place, device=request.device, say=say))
+            continue
+        split = dataclasses.replace(bundle.data.split, folds=folds, fold=fold)
+        data = dataclasses.replace(bundle.data, split=split)
+        one = dataclasses.replace(bundle, data=data)
+        runs.append(run_bundle(one, dataclasses.replace(request, out=place), say))
+    write_json(root / "folds.json", summary_of(runs))
+    return root
+
+
+def summary_of(runs: list[RunFolder]) -> dict[str, Any]:
+    """Mean, lowest and highest of each test score over folds, with the number of cases in all.
+
+    The spread over folds is no confidence interval: their training parts overlap.
+    """
+    scores = [run.read("scores.json")["test"] for run in runs]
+    names = [name for name in scores[0] if all(name in one for one in scores)]
+    found: dict[str, Any] = {}
+    for name in names:
+        values = [one[name]["value"] for one in scores if one[name]["value"] is not None]
+        if values:
+            found[name] = {
+                "mean": statistics.fmean(values),
+                "low": min(values),
+                "high": max(values),
+                "folds": len(values),
+                "n": sum(one[name]["n"] for one in scores),
+            }
+    return {"folds": len(runs), "test": found, "runs": [run.root.name for run in runs]}
