@@ -18,7 +18,7 @@ from .bundle.schema import Bundle, DataSpec
 from .data.cache import Arrays, cache_arrays
 from .data.case import Case
 from .data.cases import existing_folder, files_in, find_cases
-from .data.formats import DICOM_SUFFIXES, image_suffix
+from .data.formats.kinds import DICOM_SUFFIXES, image_suffix
 from .data.loaders import Batches
 from .data.placed import Placed
 from .data.presets import Step, prepared, steps_of
@@ -341,7 +341,7 @@ def _expand(path: Path, *, volumes: bool) -> list[Path]:
 
 def _is_slice(file: Path) -> bool:
     """Whether it is a DICOM file of one image."""
-    from .data.dicom_header import read_header
+    from .data.formats.dicom_header import read_header
 
     try:
         header = read_header(file)

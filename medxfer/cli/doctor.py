@@ -16,7 +16,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..data.doctor import Health, Request
-    from ..data.findings_of_data import Finding
+    from ..data.health.findings_of_data import Finding
 
 _SHOWN_FILES = 25  # bad files listed; JSON has them all
 _SHOWN_CASES = 3
@@ -121,7 +121,7 @@ def _request_of(bundle: Path, path: Path) -> Request:
 
 def _write_sheet(health: Health, path: Path, warn: Any) -> dict[str, Any] | None:
     """The sheet's place and which case each of its numbers is; None where it cannot be written."""
-    from ..data.contact_sheet import draw, rows_of
+    from ..data.health.contact_sheet import draw, rows_of
     from ..files import write_atomic
 
     drawn = draw(rows_of(health))

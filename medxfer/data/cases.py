@@ -11,15 +11,15 @@ from pathlib import Path
 from ..bundle.schema import DataSpec, Layout
 from ..errors import DataError
 from .case import Case, split_word
-from .decathlon import datalist_of, read_datalist
-from .exclusions import without_excluded
-from .formats import is_candidate
+from .formats.kinds import is_candidate
 from .image import limit, shown
-from .labels import MASK_COLUMNS, from_table, image_columns, key_column
-from .patients import with_patients
+from .listing.decathlon import datalist_of, read_datalist
+from .listing.exclusions import without_excluded
+from .listing.labels import MASK_COLUMNS, from_table, image_columns, key_column
+from .listing.patients import with_patients
+from .listing.series_cases import may_hold_series, units_of
+from .listing.tables import FILE_COLUMNS, Table, joined, match_column, nearest, read_table
 from .policy import ReadPolicy
-from .series_cases import may_hold_series, units_of
-from .tables import FILE_COLUMNS, Table, joined, match_column, nearest, read_table
 
 # Folders that say what their files are, not what they show: never classes.
 _GENERIC = ("image", "img", "dicom", "picture", "mask", "scan", "file", "data")

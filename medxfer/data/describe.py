@@ -14,14 +14,14 @@ import numpy as np
 
 from ..errors import DataError
 from .cases import files_in
-from .content import ACCEPTED
-from .formats import DICOM_SUFFIXES, kind_of, suffix_kind
+from .formats.content import ACCEPTED
+from .formats.kinds import DICOM_SUFFIXES, kind_of, suffix_kind
 from .image import Image, checked, shown, with_lost_bytes
 from .policy import STRICT, ReadPolicy
 from .readers import read_image
 
 if TYPE_CHECKING:  # pydicom is imported only where there is DICOM
-    from .dicom_header import Header
+    from .formats.dicom_header import Header
     from .series import Series
 
 KEYS = (
@@ -208,7 +208,7 @@ def _copies_apart(series: Series) -> list[Series]:
     """A series that lies in several folders with the same positions is as many copies; else it is spread over them."""
     if len({file.parent for file in series.files}) == 1:
         return [series]
-    from .dicom_header import read_header
+    from .formats.dicom_header import read_header
 
     folders: dict[Path, list[Header]] = {}
     try:

@@ -21,18 +21,18 @@ from .cache import Arrays
 from .case import Case
 from .cases import Found, existing_folder, find_cases
 from .describe import find_inputs
-from .findings_of_data import LEVELS, Finding, of_columns, of_error, of_labels, of_looks, of_refused
-from .gate import leaks_in
-from .grouping import joined_groups
+from .health.findings_of_data import LEVELS, Finding, of_columns, of_error, of_labels, of_looks, of_refused
+from .health.looks import Item, Look, look_at
 from .image import Refused, shown
 from .leaks import Duplicates, find_duplicates
-from .looks import Item, Look, look_at
-from .patients import ALONE, with_patients
+from .listing.patients import ALONE, with_patients
+from .listing.table_faults import faults_of, table_at_fault
+from .listing.tables import read_table
 from .sampling import reading_of
 from .splits import NAMES, split_by_patient
+from .splitting.gate import leaks_in
+from .splitting.grouping import joined_groups
 from .steps.base import Step
-from .table_faults import faults_of, table_at_fault
-from .tables import read_table
 from .threads import in_order
 
 _LEAK_TODO = "correct the data, list files in data.exclude, or state a reason: data.accept_leak"

@@ -12,13 +12,13 @@ from ..bundle.schema import DataFacts, DataSpec, PatientSpec
 from ..errors import ConfigError, DataError
 from .case import Case
 from .cases import Found, existing_folder, find_cases
-from .formats import PICTURE_SUFFIXES, image_suffix
+from .formats.kinds import PICTURE_SUFFIXES, image_suffix
 from .image import Image, shown
-from .patients import ALONE
-from .patients import COLUMNS as _PATIENT_COLUMNS
+from .listing.patients import ALONE
+from .listing.patients import COLUMNS as _PATIENT_COLUMNS
+from .listing.tables import match_column, read_table
 from .presets import default_augment
 from .readers import read_image
-from .tables import match_column, read_table
 
 TASKS = ("classification", "findings")
 LOOKED_AT = 48  # images opened for size and channels, spread over the folder

@@ -12,7 +12,7 @@ from scipy.fft import dctn
 from torch.nn import functional
 
 from .cache import Arrays
-from .grouping import joined_groups
+from .splitting.grouping import joined_groups
 
 HASH_BITS = 4  # of 64, by which near duplicates may differ
 CORRELATION = 0.98  # of the small pictures, that near duplicates must reach

@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 
 from ..errors import DataError
-from .content import ACCEPTED, AGAIN, load_bytes
-from .formats import DICOM_SUFFIXES, PICTURE_SUFFIXES, is_candidate, kind_of, suffix_kind
+from .formats.content import ACCEPTED, AGAIN, load_bytes
+from .formats.kinds import DICOM_SUFFIXES, PICTURE_SUFFIXES, is_candidate, kind_of, suffix_kind
 from .image import Image, Refused, checked, shown
 from .policy import STRICT, ReadPolicy
 
@@ -59,7 +59,7 @@ def read_image(path: Path, *, policy: ReadPolicy = STRICT) -> Image:
     if path.is_dir():
         return _read_folder(path, policy)
     if path.name.lower().endswith((".img", ".img.gz")):
-        from .nifti import header_half
+        from .formats.nifti import header_half
 
         path = header_half(path)
     return decode(path, load_bytes(path), policy=policy)
@@ -109,22 +109,22 @@ def decode(path: Path, content: bytes, *, policy: ReadPolicy = STRICT) -> Image:
 def _decoded(path: Path, content: bytes, kind: str, policy: ReadPolicy) -> Image:
     """The reader of a kind; imported when first needed, since work without DICOM needs no pydicom."""
     if kind == "DICOM":
-        from .dicom_frames import read_dicom_file
+        from .formats.dicom_frames import read_dicom_file
 
         return read_dicom_file(path, content, policy=policy)
     if kind == "NIfTI":
-        from .nifti import read_nifti
+        from .formats.nifti import read_nifti
 
         return read_nifti(path, content, policy=policy)
     if kind == "NRRD":
-        from .nrrd import read_nrrd
+        from .formats.nrrd import read_nrrd
 
         return read_nrrd(path, content, policy=policy)
     if kind == "MetaImage":
-        from .metaimage import read_metaimage
+        from .formats.metaimage import read_metaimage
 
         return read_metaimage(path, content, policy=policy)
-    from .pictures import read_picture
+    from .formats.pictures import read_picture
 
     return read_picture(path, content, kind, policy=policy)
 

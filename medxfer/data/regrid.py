@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grids import SourceGrid
+from .formats.grids import SourceGrid
 
 _ALONG = 0.01  # voxels: two grids whose axes stray less over their whole length are parallel
 _ROUNDING = 1e-6  # voxels: what lies in the middle of two voxels goes to the upper one whatever the rounding

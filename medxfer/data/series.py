@@ -17,14 +17,14 @@ from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from ..errors import DataError
-from .content import load_bytes
-from .dicom_frames import read_dicom_file, stack_of_file
-from .dicom_header import SEGMENTATIONS, Header, read_header
-from .dicom_volume import damage_named, read_stack, same_pixels, workers
+from .formats.content import load_bytes
+from .formats.dicom_frames import read_dicom_file, stack_of_file
+from .formats.dicom_header import SEGMENTATIONS, Header, read_header
+from .formats.dicom_volume import damage_named, read_stack, same_pixels, workers
+from .formats.series_gate import Stack, stack_of
+from .formats.series_volumes import orientation_of
 from .image import Image, heard, limit, shown
 from .policy import STRICT, ReadPolicy
-from .series_gate import Stack, stack_of
-from .series_volumes import orientation_of
 
 _BATCH = 64  # files that a thread takes at once
 _KEPT = 4096  # files up to which headers are kept, so that reading need not parse them again

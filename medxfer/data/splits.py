@@ -11,11 +11,11 @@ from ..bundle.schema import SplitSpec
 from ..errors import DataError
 from .case import NAMES, Case
 from .case import SplitName as Name
-from .folds import deal, labels_of, place_of
-from .gate import leaks_in, shared_stems
-from .grouping import DuplicateGroups, groups_of, joined_groups
 from .image import shown
-from .split_file import read_split_file
+from .splitting.folds import deal, labels_of, place_of
+from .splitting.gate import leaks_in, shared_stems
+from .splitting.grouping import DuplicateGroups, groups_of, joined_groups
+from .splitting.split_file import read_split_file
 
 __all__ = [
     "NAMES",

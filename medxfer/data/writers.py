@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..files import write_atomic
-from .grids import SourceGrid
+from .formats.grids import SourceGrid
 from .regrid import planes_on_grid
 
 __all__ = ["volume_row", "write_mask", "write_nifti", "write_picture", "write_probabilities"]
@@ -68,7 +68,7 @@ def write_mask(
         accepted = ", ".join(sorted(fitting))
         raise ConfigError("output", f"{chosen} for a {what}", accepted, f"choose {accepted} or auto")
     if chosen == "seg":
-        from .dicom_seg import write_seg
+        from .formats.dicom_seg import write_seg
 
         return (write_seg(mask, grid, folder / f"{name}.dcm", classes=classes, model=model),)
     if chosen == "nifti":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..data.polarity import look_inverted
+from ..data.health.polarity import look_inverted
 from ..plugin import Encoder, Normalise
 
 _TOLERANCE = 0.02  # outside [0, 1]: interpolation overshoots by about this much

@@ -222,6 +222,7 @@ def findings_figures(
     *,
     names: Sequence[str],
     scores: FindingScores,
+    thresholds: Sequence[float],
     split: str = "test",
 ) -> list[FigureData]:
     """The figures of one split: a table by finding, ROC and precision-recall curves, reliability of all findings.
@@ -232,10 +233,11 @@ def findings_figures(
         patients: Patient of each case.
         names: Of the findings.
         scores: Of this split.
+        thresholds: Probability from which each is called.
         split: Its name, for the titles.
     """
     given = np.asarray(probabilities, dtype=np.float64)
-    figures = [_table(labels, names, scores, split)]
+    figures = [_table(labels, names, scores, thresholds, split)]
     defined = defined_findings(labels)
     if not defined:
         return figures
@@ -253,20 +255,23 @@ def findings_figures(
     return figures
 
 
-def _table(labels: Floats, names: Sequence[str], scores: FindingScores, split: str) -> FigureData:
+def _table(
+    labels: Floats, names: Sequence[str], scores: FindingScores, thresholds: Sequence[float], split: str
+) -> FigureData:
     rows = []
     for number, name in enumerate(names):
         own = scores.by_finding[name]
         known = int((~np.isnan(labels[:, number])).sum())
         there = int((labels[:, number] == 1).sum())
         cells = [own[key].text() for key in ("auroc", "average_precision", "sensitivity", "specificity")]
-        rows.append([name, f"{there} of {known}", *cells])
-    columns = ["Finding", "Cases", "AUROC", "Average precision", "Sensitivity", "Specificity"]
+        rows.append([name, f"{there} of {known}", *cells, f"{thresholds[number]:.3f}"])
+    columns = ["Finding", "Cases", "AUROC", "Average precision", "Sensitivity", "Specificity", "Threshold"]
     return FigureData(
         kind="table",
         title=f"Scores by finding, {split}",
         data={"columns": columns, "rows": rows},
-        caption="Cases: with the finding, of those in which it is known. 95 % intervals by bootstrap over patients.",
+        caption="Cases: with the finding, of those in which it is known. Intervals: 95 %, by bootstrap over patients."
+        " Threshold: the probability from which the finding is called, chosen on val.",
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 NOT_DEFINED = "not defined"
+BASELINE = "always the most frequent class"  # the trivial rule of a task that names no other
 FEW_PATIENTS = 10  # patients of a class under which an interval is said to rest on few
 
 
@@ -179,7 +180,7 @@ def alarms_of(scores: Mapping[str, Any]) -> list[str]:
 
     Args:
         scores: As in scores.json: `test`, `val` and `baseline` hold scores by name (`Score`s or plain),
-            `key_metric` names the one that chose the network.
+            `key_metric` names the one that chose the network, `baseline_rule` says what the baseline does.
 
     Returns:
         The gravest first; empty when nothing is wrong.
@@ -207,7 +208,7 @@ def _of(scores: Mapping[str, Any], split: str, name: str) -> Score | None:
 
 def _against_baseline(scores: Mapping[str, Any], key: str) -> Iterable[str]:
     """Compare with the trivial rule what no threshold changes (key metric) and what a threshold decides."""
-    baseline = scores.get("baseline") or {}
+    baseline, rule = scores.get("baseline") or {}, scores.get("baseline_rule") or BASELINE
     # not plain accuracy: on unbalanced classes a useful threshold may well cost accuracy
     for name in dict.fromkeys((key, "balanced_accuracy")):
         test, trivial = _of(scores, "test", name), _of(baseline, "test", name)
@@ -217,11 +218,11 @@ def _against_baseline(scores: Mapping[str, Any], key: str) -> Iterable[str]:
         sign = 1.0 if meaning_of(name).higher_is_better else -1.0
         bound = test.low if sign > 0 else test.high
         if sign * (test.value - trivial.value) <= 0:
-            yield f"The model does not beat the trivial baseline (always the most frequent class): {figures}."
+            yield f"The model does not beat the trivial baseline ({rule}): {figures}."
         elif math.isnan(bound) or sign * (bound - trivial.value) <= 0:
             yield (
-                "The model is not shown to beat the trivial baseline (always the most frequent class):"
-                f" {figures}, which the 95 % interval does not exclude."
+                f"The model is not shown to beat the trivial baseline ({rule}): {figures}, which the 95 % interval"
+                " does not exclude."
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..bundle.schema import DataSpec
-from ..data.formats import DICOM_SUFFIXES, PICTURE_SUFFIXES
+from ..data.formats.kinds import DICOM_SUFFIXES, PICTURE_SUFFIXES
 from .reading_part import DATA, IS_DICOM, IS_SHOWN, LOAD, ReadingPart, joined, padding, several_files
 
 LIMITS = (

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..bundle.schema import DataSpec, SliceSpec
-from ..data.formats import DICOM_SUFFIXES, VOLUME_SUFFIXES
+from ..data.formats.kinds import DICOM_SUFFIXES, VOLUME_SUFFIXES
 from ..data.sampling import AXES
 from .reading_part import DATA, IS_DICOM, IS_SHOWN, LOAD, ReadingPart, joined, padding, several_files
 

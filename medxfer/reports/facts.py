@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
+from ..data.listing.patients import ALONE
 from ..evaluation.figures import FigureData
-from ..evaluation.scores import MEANINGS, Score, alarms_of, meaning_of
+from ..evaluation.scores import BASELINE, MEANINGS, Score, alarms_of, meaning_of
 from ..run_folder import FileName, RunFolder
 
 _SPLITS = ("train", "val", "test")
+_PHASE_DEFAULTS = {"k": 1, "layer_decay": 1.0, "views": 1, "patience": 0, "dropout": 0.0, "label_smoothing": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,16 @@ class Facts:
     def is_synthetic(self) -> bool:
         """Whether the images were made by a formula."""
         return self.data.get("kind") == "synthetic"
+
+    @property
+    def baseline_rule(self) -> str:
+        """What the trivial baseline does."""
+        return str(self.scores.get("baseline_rule") or BASELINE)
+
+    @property
+    def are_patients_known(self) -> bool:
+        """Whether anything tells which images are of one patient."""
+        return self.data.get("patient_key") != ALONE
 
     @property
     def key_metric(self) -> str:
@@ -198,7 +210,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def phase_table(facts: Facts) -> Table | None:
-    """The training recipe: a row a phase, the columns that any phase sets."""
+    """The training recipe: a row a phase, the columns that any phase sets to something else than nothing."""
     phases = facts.config.get("phases") or []
     if not phases:
         return None
@@ -210,7 +222,7 @@ def phase_table(facts: Facts) -> Table | None:
 
 
 def _is_set(phases: Sequence[Mapping[str, Any]], name: str) -> bool:
-    return any(phase.get(name) is not None for phase in phases)
+    return any(phase.get(name) not in (None, _PHASE_DEFAULTS.get(name)) for phase in phases)
 
 
 def _cell(value: Any) -> str:

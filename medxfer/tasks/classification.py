@@ -18,6 +18,7 @@ from ..errors import ConfigError, DataError
 from ..evaluation import calibration as temperatures
 from ..evaluation import classification as statistics
 from ..evaluation.figures import FigureData
+from ..evaluation.scores import BASELINE
 from ..networks.heads import ClassificationHead
 from ..plugin import Encoder
 from .base import Calibration, Highlight, Predictions, Scores
@@ -141,7 +142,10 @@ class Classification:
             "task": "Classification",
             "key_metric": self.key_metric,
             "classes": list(self.classes),
+            "baseline_rule": BASELINE,
         }
+        if len(self.classes) > 2:
+            scores["averaged"] = "Each score is the mean over the classes, each against the rest."
         scores.update(calibration)
         scores["baseline"] = {}
         for name, one in finished.items():

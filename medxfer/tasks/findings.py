@@ -154,7 +154,13 @@ class Findings:
 
     def score(self, finished: Mapping[str, Predictions], calibration: Calibration, *, seed: int) -> Scores:
         """Mean scores of each split, those of each finding, and the trivial rule: each finding by its share."""
-        scores: Scores = {"task": "Findings", "key_metric": self.key_metric, "classes": list(self.classes)}
+        scores: Scores = {
+            "task": "Findings",
+            "key_metric": self.key_metric,
+            "classes": list(self.classes),
+            "baseline_rule": "each finding by its share of the training cases",
+            "averaged": "Each score is the mean over the findings, each on the cases in which it is known.",
+        }
         scores.update(calibration)
         scores["baseline"], scores["by_finding"] = {}, {}
         for name, one in finished.items():
@@ -207,6 +213,7 @@ class Findings:
             one.patients,
             names=self.classes,
             scores=self._scores_of(one, calibration, seed=0),
+            thresholds=self._thresholds(calibration),
         )
 
     def highlights(self, finished: Predictions, calibration: Calibration, count: int) -> list[Highlight]:

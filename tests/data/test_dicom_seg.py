@@ -12,9 +12,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from medxfer.data.dicom_seg import GENERIC, read_seg, write_seg
-from medxfer.data.geometry import to_closest_ras
-from medxfer.data.grids import SourceGrid, source_grid
+from medxfer.data.formats.dicom_seg import GENERIC, read_seg, write_seg
+from medxfer.data.formats.geometry import to_closest_ras
+from medxfer.data.formats.grids import SourceGrid, source_grid
 from medxfer.data.placed import placed
 from medxfer.data.policy import ReadPolicy
 from medxfer.data.readers import read_image

@@ -16,10 +16,10 @@ from pydicom.pixels.decoders import RLELosslessDecoder
 from pydicom.uid import RLELossless
 
 from medxfer.bundle.schema import DataSpec, PatientSpec, SplitSpec
-from medxfer.data.contact_sheet import draw, rows_of
 from medxfer.data.doctor import Health, Request, examine
-from medxfer.data.findings_of_data import auroc
-from medxfer.data.suspects import has_text
+from medxfer.data.health.contact_sheet import draw, rows_of
+from medxfer.data.health.findings_of_data import auroc
+from medxfer.data.health.suspects import has_text
 from medxfer.errors import DataError
 from medxfer.progress import Progress
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from medxfer.data.geometry import (
+from medxfer.data.formats.geometry import (
     axis_codes,
     largest_distance,
     lps_to_ras,

@@ -12,12 +12,12 @@ from medxfer.bundle.schema import DataSpec, ImagesSpec, PatientSpec, SplitSpec
 from medxfer.data.cache import Arrays, cache_arrays
 from medxfer.data.case import Case
 from medxfer.data.cases import find_cases
-from medxfer.data.copies import find_copies
-from medxfer.data.gate import Verdict, leaks_in, shared_stems
-from medxfer.data.grouping import groups_of
 from medxfer.data.leaks import Duplicates, find_duplicates
 from medxfer.data.presets import steps_of
 from medxfer.data.sampling import reading_of
+from medxfer.data.splitting.copies import find_copies
+from medxfer.data.splitting.gate import Verdict, leaks_in, shared_stems
+from medxfer.data.splitting.grouping import groups_of
 from medxfer.errors import DataError
 from medxfer.progress import Progress
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
-from medxfer.data.dicom_frames import read_dicom_file
-from medxfer.data.geometry import to_closest_ras
+from medxfer.data.formats.dicom_frames import read_dicom_file
+from medxfer.data.formats.geometry import to_closest_ras
 from medxfer.data.image import Image
 from medxfer.data.policy import ReadPolicy
 from medxfer.data.readers import read_image

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from medxfer.data.grids import SourceGrid, source_grid
+from medxfer.data.formats.grids import SourceGrid, source_grid
 from medxfer.data.placed import Placed, placed
 from medxfer.data.policy import ReadPolicy
 from medxfer.data.readers import read_image

@@ -1,0 +1,1 @@
+"""File formats: each reader behind the gate in `data.readers`, and the geometry they share."""

@@ -1,0 +1,1 @@
+"""What is suspicious about a data set; behind `data.doctor`."""

@@ -1,0 +1,1 @@
+"""What lies in a folder: label tables, datalists, series, patients; behind `data.cases`."""

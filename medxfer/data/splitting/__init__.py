@@ -1,0 +1,1 @@
+"""What must stay together and what must stay apart; behind `data.splits`."""
