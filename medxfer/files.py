@@ -27,7 +27,7 @@ def home() -> Path:
 
         folder = Path(platformdirs.user_cache_dir("medxfer", appauthor=False))
     with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # cached images of patients
     return folder
 
 

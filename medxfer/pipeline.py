@@ -7,7 +7,7 @@ import dataclasses
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -148,7 +148,7 @@ def _prepare(
     for note in material.notes:
         say(f"note: {note}")
     if world.first and not folder.has("config.yaml"):
-        folder.write("split.csv", material.splits.rows(arrays))
+        folder.write("split.csv", material.splits.rows(arrays, material.namer(folder)))
         folder.write("receipt.json", receipt.to_json())
         folder.write("run.json", surroundings.describe_run(bundle, request.command, device, world.size))
         folder.update(
@@ -180,6 +180,10 @@ class _Material:
     splits: Splits
     targets: torch.Tensor
     notes: list[str]  # what a reader of the report should know, as sentences
+
+    def namer(self, folder: RunFolder) -> Callable[[str, str], str]:
+        """What a case or patient is called in files that people read: pseudonyms for DICOM, else paths and keys."""
+        return folder.pseudonym if self.found.has_dicom else lambda _prefix, text: text
 
     def describe(self, bundle: Bundle, task: Task) -> dict[str, object]:
         """The data's part of run.json."""
@@ -284,7 +288,9 @@ def _draw_cases(setup: Setup, test: Predictions, calibration: dict[str, object])
         grad_cam(setup.network, images[i : i + 1].to(setup.device), one.target)[0]
         for i, one in enumerate(chosen)
     ]
-    save_pictures(setup.folder, [(test.ids[one.index], one) for one in chosen], images.numpy(), cams)
+    shown = {row["case"]: row["shown"] for row in setup.folder.read("split.csv")}
+    names = [shown[test.ids[one.index]] for one in chosen]
+    save_pictures(setup.folder, list(zip(names, chosen, strict=True)), images.numpy(), cams)
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hmac
 import io
 import json
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +62,9 @@ class RunFolder:
             todo = f"name another folder, or go on with it: medxfer run --resume {root}"
             raise ConfigError(f"--out {root}", "exists already", "a folder that is absent or empty", todo)
         with explained(root):
-            root.mkdir(parents=True, exist_ok=True)
+            if not root.is_dir():
+                root.mkdir(parents=True)
+                root.chmod(0o700)  # pictures and manifests of patients
             (root / "checkpoints").mkdir(exist_ok=True)
             (root / "predictions").mkdir(exist_ok=True)
         return cls(root)
@@ -86,6 +90,18 @@ class RunFolder:
                 todo = "name the folder that `medxfer run` printed"
                 raise DataError(str(root), f"no {name} in it", "a run folder", todo)
         return cls(root)
+
+    def pseudonym(self, prefix: str, text: str) -> str:
+        """A name for a case or patient that tells nothing: ten digits of a keyed hash (HMAC-SHA256).
+
+        The key is made at the first use and lies in the run folder for its owner alone; nobody can go back without it.
+        """
+        place = self.root / "key"
+        if not place.is_file():
+            write_atomic(place, secrets.token_hex(32))
+            place.chmod(0o600)
+        key = place.read_text(encoding="utf-8").encode()
+        return f"{prefix}_{hmac.new(key, text.encode(errors='surrogateescape'), 'sha256').hexdigest()[:10]}"
 
     def path(self, name: FileName) -> Path:
         """Where a file of the run is or will be."""
@@ -154,7 +170,16 @@ def _is_free(root: Path) -> bool:
     if not root.is_dir():
         return False
     left = {path.relative_to(root).as_posix() for path in root.rglob("*")}
-    return left <= {"checkpoints", "predictions", "lock", "log.txt", "run.json", "split.csv", "receipt.json"}
+    return left <= {
+        "checkpoints",
+        "predictions",
+        "lock",
+        "log.txt",
+        "run.json",
+        "split.csv",
+        "receipt.json",
+        "key",
+    }
 
 
 def csv_text(rows: Rows) -> str:

@@ -124,7 +124,7 @@ def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
     table.add_column("score")
     for name in ("test", "val"):
         table.add_column(f"{name} (95 % interval)", justify="right")
-    table.add_column("majority class, test", justify="right")
+    table.add_column("baseline, test", justify="right")
     shown = [name for name in SHOWN if name in scores["test"]] or list(scores["test"])
     for name in shown:
         base = scores["baseline"].get("test", {}).get(name)
@@ -132,9 +132,9 @@ def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
         table.add_row(name, *cells, "" if base is None else _number(base["value"]))
     options.print_table(table)
     first = scores["test"][shown[0]]
-    click.echo(
-        f"test: {first['n']} images of {first['patients']} patients; the majority class is the trivial baseline"
-    )
+    told = f"test: {first['n']} images of {first['patients']} patients"
+    rule = scores.get("baseline_rule")
+    click.echo(f"{told}; the trivial baseline: {rule}" if rule else told)
     seconds = about.get("seconds", {})
     if seconds:
         click.echo("time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))

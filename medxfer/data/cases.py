@@ -11,7 +11,7 @@ from pathlib import Path
 from ..bundle.schema import DataSpec, Layout
 from ..errors import DataError
 from .case import Case, split_word
-from .formats.kinds import is_candidate
+from .formats.kinds import DICOM_SUFFIXES, is_candidate
 from .image import limit, shown
 from .listing.decathlon import datalist_of, read_datalist
 from .listing.exclusions import without_excluded
@@ -38,6 +38,15 @@ class Found:
     layout: Layout
     labels: Path | None = None  # the label table
     findings: tuple[str, ...] = ()  # names, where cases have several labels at once
+
+    @property
+    def has_dicom(self) -> bool:
+        """Whether a case is a DICOM file or series: such exports are often named after their patients."""
+        return any(
+            path.suffix.lower() in DICOM_SUFFIXES or path.is_dir()
+            for case in self.cases
+            for path in case.images
+        )
 
 
 def find_cases(data: DataSpec, root: Path) -> Found:

@@ -50,12 +50,18 @@ class Splits:
     def __getitem__(self, name: str) -> tuple[int, ...]:
         return self.rows_of[name]
 
-    def rows(self, arrays: HasHashes) -> list[dict[str, str]]:
-        """The manifest: `case, patient, split, class, file, sha256`."""
+    def rows(self, arrays: HasHashes, name_of: Callable[[str, str], str]) -> list[dict[str, str]]:
+        """The manifest: `case, shown, patient, split, class, file, sha256`.
+
+        Args:
+            arrays: Hashes of the rows' content.
+            name_of: What stands for a case ("c", its id) or a patient ("p", its key) where people read it.
+        """
         return [
             {
                 "case": self.cases[row].id,
-                "patient": self.cases[row].patient,
+                "shown": name_of("c", self.cases[row].id),
+                "patient": name_of("p", self.cases[row].patient),
                 "split": name,
                 "class": self.classes[row],
                 "file": shown(self.cases[row].images[0]),

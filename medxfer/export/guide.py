@@ -27,16 +27,12 @@ def readme(
         docs: What the model is, as Markdown; what an earlier export added to it is left out.
         metadata: The bundle's complete metadata.
         classes: Names, in the order of the probabilities.
-        calibration: `temperature`, and `threshold` with its `value` where there is one.
+        calibration: `temperature`, and `threshold` with its `value`, or one a finding, where there is one.
         reading: How files become images.
         install: The command that brings all packages.
         has_licence: Whether the bundle has a `LICENSE`.
     """
     own = docs.partition(BEGIN)[0].strip()
-    said = "The most probable class is the answer."
-    if "threshold" in calibration:
-        value = f"{calibration['threshold']['value']:.6g}"
-        said = f"The answer is `{classes[-1]}` from the probability {value} on, chosen on validation data."
     return TEXT.format(
         docs=own or f"# {metadata['task']}\n\n{metadata['description']}",
         begin=BEGIN,
@@ -49,9 +45,22 @@ def readme(
         limits="\n".join(fill(f"- {text}", 112, subsequent_indent="  ") for text in reading.limits),
         columns=", ".join(f"`p_{name}`" for name in classes),
         temperature=f"{calibration['temperature']:.6g}",
-        said=said,
+        said=fill(_decision(classes, calibration.get("threshold", {})), 112),
         licence="See `LICENSE`." if has_licence else "None was stated: ask the authors before you use it.",
     )
+
+
+def _decision(classes: Sequence[str], threshold: Mapping[str, Any]) -> str:
+    """How probabilities become an answer."""
+    if "value" in threshold:
+        value = f"{threshold['value']:.6g}"
+        return f"The answer is `{classes[-1]}` from the probability {value} on, chosen on validation data."
+    if "by_finding" in threshold:
+        each = ", ".join(f"`{name}` from {value:.6g} on" for name, value in threshold["by_finding"].items())
+        return (
+            f"Each finding is called by its own probability, with limits chosen on validation data: {each}."
+        )
+    return "The most probable class is the answer."
 
 
 TEXT = """\

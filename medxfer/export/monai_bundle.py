@@ -48,17 +48,17 @@ def export_bundle(
     *,
     network: nn.Module,
     activate: Callable[[Tensor], Tensor],
-    temperature: float,
+    calibration: Mapping[str, Any],
     reading: ReadingPart,
     steps: Sequence[WritesMonai],
     in_channels: int,
     shape: Sequence[int],
     classes: Sequence[str],
-    threshold: float | None,
     config_yaml: str,
     metadata: Mapping[str, Any],
     licence_text: str | None,
     docs: str,
+    task: str = "Classification",
 ) -> Path:
     """Write a bundle folder, whole or not at all.
 
@@ -66,17 +66,18 @@ def export_bundle(
         target: The folder. One that an earlier export wrote is replaced.
         network: Images `(B, C, *shape)` in [0, 1] to logits.
         activate: Logits to probabilities.
-        temperature: The logits are divided by it.
+        calibration: What was chosen on val, written as it is. The logits are divided by its `temperature` (1 where
+            there is none); `threshold` holds the `value` for the last of two classes, or one a finding, `by_finding`.
         reading: How files become images in MONAI.
         steps: The deterministic preprocessing after reading.
         in_channels: Channels of the network's input.
         shape: Pixels or voxels along each axis.
         classes: Names, in the order of the logits.
-        threshold: On the last class's probability, where there are two; None: the most probable class.
         config_yaml: The resolved `train.yaml`.
         metadata: What the bundle's own `metadata.json` says; versions and data format are filled in.
         licence_text: Goes into `LICENSE`; None: no such file.
         docs: What the model is, as Markdown; goes before how to run it.
+        task: Kind of question, for metadata that do not say it.
 
     Returns:
         `target`.
@@ -86,11 +87,10 @@ def export_bundle(
         RunError: The network cannot be exported, or the disk does not take the files.
     """
     _refuse_foreign(target)
+    calibration = {"temperature": 1.0, **calibration}
+    temperature = float(calibration["temperature"])
     module = ExportedProgramModule(network, activate=activate, temperature=temperature)
     program = export_program(module, in_channels=in_channels, shape=shape)
-    calibration: dict[str, Any] = {"temperature": float(temperature)}
-    if threshold is not None:
-        calibration["threshold"] = {"value": float(threshold)}
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     with explained(target):
         shutil.rmtree(temporary, ignore_errors=True)
@@ -108,7 +108,7 @@ def export_bundle(
             write_atomic(configs / "train.yaml", config_yaml)
             packages = packages_of(reading, steps)
             full = complete_metadata(
-                metadata, in_channels=in_channels, shape=shape, classes=classes, packages=packages
+                metadata, in_channels=in_channels, shape=shape, classes=classes, packages=packages, task=task
             )
             write_json(configs / "metadata.json", full)
             text = readme(
@@ -174,6 +174,7 @@ def complete_metadata(
     shape: Sequence[int],
     classes: Sequence[str],
     packages: Sequence[str] = (),
+    task: str = "Classification",
 ) -> dict[str, Any]:
     """The bundle's metadata with the fields that MONAI's specification asks for.
 
@@ -185,11 +186,12 @@ def complete_metadata(
         shape: Pixels or voxels along each axis.
         classes: Names of the output's channels.
         packages: That reading and steps need.
+        task: Kind of question, where the metadata do not say it.
     """
     texts: dict[str, Any] = {
         "version": "0.1.0",
         "changelog": {"0.1.0": "exported by medxfer"},
-        "task": f"Classification: {', '.join(classes)}",
+        "task": f"{task}: {', '.join(classes)}",
         "description": "A network trained and exported by medxfer. Preprocessing and use: docs/README.md.",
         "authors": "not stated",
         "copyright": "not stated",

@@ -15,7 +15,14 @@ from ..evaluation.scores import BASELINE, MEANINGS, Score, alarms_of, meaning_of
 from ..run_folder import FileName, RunFolder
 
 _SPLITS = ("train", "val", "test")
-_PHASE_DEFAULTS = {"k": 1, "layer_decay": 1.0, "views": 1, "patience": 0, "dropout": 0.0, "label_smoothing": 0.0}
+_PHASE_DEFAULTS = {
+    "k": 1,
+    "layer_decay": 1.0,
+    "views": 1,
+    "patience": 0,
+    "dropout": 0.0,
+    "label_smoothing": 0.0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -199,7 +199,7 @@ def _reliability(axes: Axes, data: Data) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.04, 1.04), aspect="equal")
     axes.set_xlabel(str(data.get("x", "")))
     axes.set_ylabel(str(data.get("y", "")))
-    axes.legend(loc="upper left")
+    axes.legend(loc="best")
 
 
 def _histogram(axes: Axes, data: Data) -> None:
@@ -274,27 +274,6 @@ def _agreement(axes: Axes, data: Data) -> None:
     axes.set_ylabel(str(data.get("y", "")))
 
 
-def _table(axes: Axes, data: Data) -> None:
-    """Rows of text under their headings."""
-    columns, rows = _cells(data)
-    widths = [max(len(cell) for cell in column) + 3 for column in zip(columns, *rows, strict=True)]
-    starts = [sum(widths[:number]) / sum(widths) for number in range(len(widths))]
-    for number, cells in enumerate((columns, *rows)):
-        for start, cell in zip(starts, cells, strict=True):
-            weight = "normal" if number else "bold"
-            axes.text(start, number + 0.5, cell, va="center", fontsize=9, weight=weight)
-    axes.axhline(1.0, color=_INK, lw=0.6)
-    if not rows:
-        axes.text(0.0, 1.5, "none", va="center", fontsize=9)
-    axes.set(xlim=(0, 1), ylim=(max(len(rows), 1) + 1, 0))
-    axes.set_axis_off()
-
-
-def _cells(data: Data) -> tuple[list[str], list[list[str]]]:
-    rows = [[_short(str(cell), 34) for cell in row] for row in data["rows"]]
-    return [str(name) for name in data["columns"]], rows
-
-
 def _numbers(values: Sequence[float | None]) -> list[float]:
     return [math.nan if value is None else float(value) for value in values]
 
@@ -320,13 +299,7 @@ def _by_groups(data: Data) -> tuple[float, float]:
     return (min(12.0, max(3.6, 0.8 * len(data["groups"]) + 1.6)), 3.6)
 
 
-def _by_rows(data: Data) -> tuple[float, float]:
-    columns, rows = _cells(data)
-    letters = sum(max(len(cell) for cell in column) + 3 for column in zip(columns, *rows, strict=True))
-    return (max(4.0, 0.085 * letters), 0.25 * (max(len(rows), 1) + 1) + 0.1)
-
-
-# Kind of figure: its size in inches and what paints it. A new kind is a row here.
+# Kind of figure: its size in inches and what paints it. A new kind is a row here; a `table` is the page's own.
 DRAWINGS: Mapping[str, tuple[Callable[[Data], tuple[float, float]], Callable[[Axes, Data], None]]] = {
     "lines": (_wide, _lines),
     "roc": (_square, _unit_square),
@@ -336,5 +309,4 @@ DRAWINGS: Mapping[str, tuple[Callable[[Data], tuple[float, float]], Callable[[Ax
     "histogram": (_wide, _histogram),
     "boxes": (_by_groups, _boxes),
     "agreement": (_wide, _agreement),
-    "table": (_by_rows, _table),
 }

@@ -27,11 +27,12 @@ _GROUPS = {"best": "Most certain and right", "worst": "Furthest from the truth"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """A figure ready for the page."""
+    """A figure ready for the page: drawn, or a table."""
 
     title: str
     svg: Markup
     caption: str
+    table: said.Table | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ def _content(facts: Facts, *, pictures: bool) -> dict[str, Any]:
         "score_notes": _notes(facts),
         "curves": _drawings(said.history_figures(facts.history, facts.key_metric), "curve"),
         "figures": _drawings(facts.figures, "figure"),
-        "undrawn": sorted({one.kind for one in facts.figures} - set(DRAWINGS)),
+        "undrawn": sorted({one.kind for one in facts.figures} - {*DRAWINGS, "table"}),
         "groups": _groups(facts) if pictures else [],
         "pictures": pictures,
         "receipt_rows": _receipt_rows(facts.receipt),
@@ -126,11 +127,22 @@ def _notes(facts: Facts) -> list[str]:
 def _drawings(figures: Sequence[FigureData], name: str) -> list[Drawing]:
     drawings = []
     for number, figure in enumerate(figures, 1):
+        if figure.kind == "table":
+            drawings.append(_as_table(figure))
+            continue
         svg = draw(figure, f"{name}{number}")
         if svg:
             # matplotlib escapes the text inside; all else in it is ours
             drawings.append(Drawing(title=figure.title, svg=Markup(svg), caption=figure.caption))
     return drawings
+
+
+def _as_table(figure: FigureData) -> Drawing:
+    rows = tuple(tuple(str(cell) for cell in row) for row in figure.data["rows"])
+    columns = tuple(str(name) for name in figure.data["columns"])
+    empty = (("none", *[""] * (len(columns) - 1)),)
+    table = said.Table(head=columns, rows=rows or empty)
+    return Drawing(title=figure.title, svg=Markup(), caption=figure.caption, table=table)
 
 
 def _groups(facts: Facts) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -245,7 +245,7 @@ def test_manifest_gives_the_same_split_again(tmp_path: Path) -> None:
     cases = cohort(60)
     hashes = Hashes(len(cases))
     first = split(cases)
-    rows = first.rows(hashes)
+    rows = first.rows(hashes, lambda _prefix, text: text)
     with (tmp_path / "split.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -254,7 +254,7 @@ def test_manifest_gives_the_same_split_again(tmp_path: Path) -> None:
     again = split(read_split_file(tmp_path / "split.csv", cases, hashes.sha256), seed=5)
 
     assert names_of(again) == names_of(first)
-    assert set(rows[0]) == {"case", "patient", "split", "class", "file", "sha256"}
+    assert set(rows[0]) == {"case", "shown", "patient", "split", "class", "file", "sha256"}
 
 
 @pytest.mark.parametrize(

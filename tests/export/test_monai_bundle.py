@@ -53,9 +53,10 @@ NOISE = pytest.mark.filterwarnings(
 
 def export_tiny(target: Path, network: nn.Module | None = None, **changes: Any) -> Path:
     given: dict[str, Any] = {
-        "network": network or stir(Tiny()), "activate": softmax, "temperature": TEMPERATURE, "reading": PICTURES,
+        "network": network or stir(Tiny()), "activate": softmax, "reading": PICTURES,
         "steps": steps_of(ImagesSpec(size=32), 1), "in_channels": 1, "shape": (32, 32), "classes": CLASSES,
-        "threshold": 0.5, "config_yaml": "seed: 0\n", "metadata": {}, "licence_text": None, "docs": "",
+        "calibration": {"temperature": TEMPERATURE, "threshold": {"value": 0.5}},
+        "config_yaml": "seed: 0\n", "metadata": {}, "licence_text": None, "docs": "",
     }  # fmt: skip
     return export_bundle(target, **{**given, **changes})
 
@@ -273,7 +274,11 @@ def test_a_full_disk_leaves_the_earlier_export_and_nothing_half_written(
 def test_colour_network_and_single_image_batches_run_too(tmp_path: Path) -> None:
     network = stir(Tiny(3))
     folder = export_tiny(
-        tmp_path / "bundle", network, in_channels=3, steps=steps_of(ImagesSpec(size=32), 3), threshold=None
+        tmp_path / "bundle",
+        network,
+        in_channels=3,
+        steps=steps_of(ImagesSpec(size=32), 3),
+        calibration={"temperature": TEMPERATURE},
     )
     names = write_all(tmp_path / "images")
 

@@ -31,7 +31,6 @@ EXAMPLES = {
         "low": None,
         "high": 1.0,
     },
-    "table": {"columns": ["Case", "Dice"], "rows": [["a < b & $c$", "0.10"]]},
 }
 
 
@@ -70,13 +69,6 @@ def test_lines_can_be_seen_on_light_and_dark_paper(colour: str, paper: str) -> N
     light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
 
     assert (light + 0.05) / (dark + 0.05) >= 3  # WCAG 2.1, 1.4.11
-
-
-def test_a_table_without_rows_says_so() -> None:
-    svg = draw(FigureData(kind="table", title="", data={"columns": ["Case", "Dice"], "rows": []}), "f")
-
-    assert ">none<" in svg
-    assert ">Case<" in svg
 
 
 def test_every_case_is_a_dot_beside_its_box() -> None:
