@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .data.readers import read_image as load_image
     from .encoders.receipt import Receipt
     from .encoders.registry import list_encoders
@@ -29,7 +31,13 @@ _PLACES = {
 
 
 def create_encoder(
-    id: str, *, weights: str = "none", in_channels: int = 1, spatial_dims: int = 2
+    id: str,
+    *,
+    weights: str = "none",
+    in_channels: int = 1,
+    spatial_dims: int = 2,
+    options: Mapping[str, Any] | None = None,
+    min_coverage: float = 0.95,
 ) -> tuple[Encoder, Receipt]:
     """Build an encoder and load its weights.
 
@@ -38,18 +46,24 @@ def create_encoder(
         weights: A tag of its card, the path of a file, or `none`.
         in_channels: Channels of the images; the first convolution is adapted.
         spatial_dims: 2 or 3.
+        options: Of the encoder, by name, as on its card.
+        min_coverage: Share of the encoder's parameters, and of those of each stage, that must come from the file.
 
     Returns:
         The encoder, and the receipt that accounts for every tensor.
 
     Raises:
-        PluginError: Unknown or broken encoder.
+        ConfigError: No image channel, or a minimum that is no share.
+        PluginError: Unknown or broken encoder, dimensions or options that it has not.
         WeightsError: The weights are absent, damaged, or do not fit.
     """
     from .bundle.schema import EncoderSpec
     from .encoders.loading import create_encoder as create
 
-    return create(EncoderSpec(id=id, weights=weights, in_channels=in_channels), spatial_dims=spatial_dims)
+    spec = EncoderSpec(
+        id=id, weights=weights, in_channels=in_channels, options=options or {}, min_coverage=min_coverage
+    )
+    return create(spec, spatial_dims=spatial_dims)
 
 
 def __getattr__(name: str) -> Any:

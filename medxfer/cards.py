@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +37,8 @@ class WeightsCard:
     value_range: tuple[float, float] = (0.0, 1.0)  # the publisher's own; mean and std lead there from [0, 1]
     key_map: str | None = None  # a name in encoders/keymaps, or a YAML file beside the card
     options: Mapping[str, Any] = field(default_factory=dict)  # of the encoder, that these weights need
+    # What they can be used in, of what the encoder can; 2D weights also in 3D, inflated. Empty: in all of it.
+    spatial_dims: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,16 @@ class EncoderCard:
     weights: tuple[WeightsCard, ...] = ()
     # Published tensor name -> ours, for files that no tag's key map speaks of; a card made by an adapter brings it.
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
+    key_maps: tuple[
+        str, ...
+    ] = ()  # further ones, of others who publish this very network: as `WeightsCard.key_map`
     folder: Path | None = field(default=None, compare=False)  # where the card file lies, and its key maps
+
+    def __post_init__(self) -> None:
+        """Weights whose dimensions are not stated are for those of the encoder."""
+        dims = tuple(sorted(self.spatial_dims))
+        weights = tuple(one if one.spatial_dims else replace(one, spatial_dims=dims) for one in self.weights)
+        object.__setattr__(self, "weights", weights)
 
     @property
     def spatial_dims(self) -> frozenset[int]:
@@ -118,7 +129,11 @@ def _encoder_card(name: str, content: object, where: str, folder: Path) -> Encod
     )
     weights = tuple(_weights_card(str(tag), value, where) for tag, value in tags.items())
     card = EncoderCard(id=name, weights=weights, folder=folder, **values)
-    for one in weights:
+    for one in card.weights:
+        if not set(one.spatial_dims) <= card.spatial_dims:
+            todo = "name dimensions that the encoder has"
+            known_dims = f"of {sorted(card.spatial_dims)}"
+            _refuse(f"{where}.weights.{one.tag}.spatial_dims", list(one.spatial_dims), known_dims, todo)
         for option in one.options.keys() - card.options.keys():
             _refuse(
                 f"{where}.weights.{one.tag}.options.{option}",
@@ -171,7 +186,10 @@ def _weights_card(tag: str, content: object, where: str) -> WeightsCard:
 def _mapping(content: object, where: str, accepted: str) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         _refuse(
-            where, "nothing" if content is None else type(content).__name__, accepted, "see DESIGN section 3"
+            where,
+            "nothing" if content is None else type(content).__name__,
+            accepted,
+            "docs/bring-your-own-encoder.md shows a card",
         )
     return content
 
@@ -251,6 +269,18 @@ def _options(value: Mapping[Any, Any]) -> dict[str, Any]:
     return {_text(name): default for name, default in value.items()}
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(_text(one) for one in value)
+
+
+def _dims(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not set(value) <= {2, 3}:
+        raise ValueError
+    return tuple(sorted(set(value)))
+
+
 _ENCODER_VALUES: Mapping[str, Callable[[Any], Any]] = {
     "parameters": lambda value: {_whole(dims): _whole(count) for dims, count in value.items()},
     "channels": lambda value: tuple(_whole(v) for v in value),
@@ -260,6 +290,7 @@ _ENCODER_VALUES: Mapping[str, Callable[[Any], Any]] = {
     "modalities": lambda value: tuple(_text(v) for v in ([value] if isinstance(value, str) else value)),
     "licence": _text,
     "citation": _text,
+    "key_maps": _texts,
 }
 _WEIGHTS_VALUES: Mapping[str, Callable[[Any], Any]] = {
     "source": _source,
@@ -274,6 +305,7 @@ _WEIGHTS_VALUES: Mapping[str, Callable[[Any], Any]] = {
     "value_range": _range,
     "key_map": _text,
     "options": _options,
+    "spatial_dims": _dims,
 }
 _UNSTATED = ("sha256", "size_bytes")  # may be null, but the key must be there
 _ACCEPTED = {
@@ -289,6 +321,8 @@ _ACCEPTED = {
     "mean": "a list of numbers",
     "std": "a list of numbers",
     "value_range": "[low, high]",
+    "spatial_dims": "a list: [2], [3] or [2, 3]",
+    "key_maps": "a list of names in encoders/keymaps, or of YAML files beside the card",
 }
 _REMEDIES = {
     "licence": "add an SPDX id, or `see URL` with the publisher's URL",

@@ -122,11 +122,13 @@ def _prepare(
     check_components(bundle)
     task: Task = build(bundle.task, kind="task", trusted=bundle.trusted)
     bundle = presets.fill_in(bundle)
+    torch.manual_seed(bundle.seed)
+    # Before the data: a misspelt encoder or a wrong file is told in seconds.
+    encoder, receipt = create_encoder(bundle.encoder, spatial_dims=bundle.images.dims, say=say)
+    facts.seconds["encoder"] = facts.lap()
     material = _gather(bundle, task, request.split_file, say)
     arrays, train = material.arrays, list(material.splits["train"])
     facts.seconds["read"] = facts.lap()
-    torch.manual_seed(bundle.seed)
-    encoder, receipt = create_encoder(bundle.encoder, spatial_dims=bundle.images.dims, say=say)
     pretrained = bundle.encoder.weights != "none"
     advice = check_first_batch(
         arrays.batch(train[:FIRST_BATCH]), encoder, pretrained=pretrained, preset=bundle.images.preset

@@ -6,6 +6,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # rich.table costs as much as the whole of --help
 
 # Columns of the terminal from which on the table tells more.
 _SHOWS_SIZE, _SHOWS_SOURCE, _SHOWS_TRAINED_ON = 90, 120, 165
+_ANY = ("any", "any 2D")  # what a card names that suits every modality
+_TELLS_EACH = 3  # weights tags of one encoder that are told whole, more as a table
 _LEGEND = """
 2D, 3D: parameters. here: the weights are on this machine. own terms: on the publisher's page.
 `medxfer encoders NAME` tells the rest."""
@@ -29,18 +32,22 @@ _LEGEND = """
 @click.command()
 @click.argument("name", required=False)
 @click.option("--dims", type=click.Choice(["2", "3"]), help="Only encoders for pictures (2) or volumes (3).")
-@click.option("--modality", help="Only encoders whose card names it or `any`, e.g. xray.")
+@click.option("--modality", help="Only encoders whose card names it, `any` or `any 2D`, e.g. xray.")
 @options.as_json
 def encoders(name: str | None, dims: str | None, modality: str | None, as_json: bool) -> None:
     """List the encoders that are installed, with their weights; with NAME, all that is known of that one.
 
-    NAME is an id of the list; behind an adapter any name that it knows, such as timm:resnet50.
+    NAME is an id of the list; behind an adapter any name that it knows, such as timm:resnet50. With a tag behind
+    it, such as resnet50.imagenet, one set of weights is told.
     """
     from ..encoders.registry import list_encoders
 
     if name is not None:
+        if dims is not None or modality is not None:
+            raise click.UsageError("--dims and --modality choose from the list; leave them or NAME out")
         _show_one(name, as_json)
         return
+    _check_modality(modality, list_encoders())
     found = [one for one in list_encoders() if _matches(one, dims, modality)]
     if as_json:
         click.echo(json.dumps([_facts(one.id, one, one.card) for one in found], indent=1))
@@ -59,7 +66,23 @@ def _matches(listing: Listing, dims: str | None, modality: str | None) -> bool:
         return dims is None and modality is None
     if dims is not None and int(dims) not in card.spatial_dims:
         return False
-    return modality is None or bool({modality, "any"} & set(card.modalities))
+    return modality is None or bool({modality, *_ANY} & set(card.modalities))
+
+
+def _check_modality(modality: str | None, listings: Sequence[Listing]) -> None:
+    """Refuse a word that neither a card nor a kind of data of medxfer is called by."""
+    if modality is None:
+        return
+    from ..bundle.metadata import MODALITIES
+    from ..cards import nearest
+    from ..errors import ConfigError
+
+    named = {word for one in listings if one.card for word in one.card.modalities}
+    known = sorted({*named, *MODALITIES} - set(_ANY))
+    if modality not in (*known, *_ANY):
+        raise ConfigError(
+            f"--modality {modality}", repr(modality), ", ".join(known), nearest(modality, known)
+        )
 
 
 def _table(found: Sequence[Listing], width: int) -> Table:
@@ -147,18 +170,61 @@ def _show_one(name: str, as_json: bool) -> None:
         click.echo(f"{name}:<name>  (of {listing.brought_by})")
         click.echo(f"  an adapter: `medxfer encoders {name}:NAME` shows one of its networks")
         return
-    card = card_of(name)  # refuses what is unknown with the nearest names, and what is broken with the cause
-    assert listing is not None  # card_of found it
+    # Refuses what is unknown with the nearest names, and what is broken with the cause.
+    is_id = "." not in name or (listing is not None and listing.id == name)
+    name, card = (name, card_of(name)) if is_id else _with_one_tag(name)
+    listing = next(one for one in list_encoders() if one.id == name.partition(":")[0])
     if as_json:
         click.echo(json.dumps(_facts(name, listing, card), indent=1))
         return
     click.echo(f"{name}  (of {listing.brought_by})")
     _print_lines(_lines_of(card), 2)
+    if len(card.weights) > _TELLS_EACH:
+        click.echo()
+        options.print_table(_table_of_weights(card.weights))
+        click.echo(f"\n`medxfer encoders {name}.TAG` tells one of them whole, --json all of them.")
+        return
     for weights in card.weights:
         click.echo(f"\n  {name}.{weights.tag}")
         _print_lines(_lines_of_weights(weights), 4)
     if not card.weights:
         click.echo("\n  no pretrained weights on its card: `weights: none`, or a file of yours")
+
+
+def _with_one_tag(name: str) -> tuple[str, EncoderCard]:
+    """Id and card of `ID.TAG`, with the weights of that tag alone; tags may hold dots.
+
+    Raises:
+        PluginError: No such encoder, or it has no weights of that tag.
+    """
+    from ..cards import nearest
+    from ..encoders.registry import card_of
+    from ..errors import PluginError
+
+    encoder_id, _, tag = name.partition(".")
+    card = card_of(encoder_id)
+    weights = card.weights_tagged(tag)
+    if weights is None:
+        todo = nearest(tag, [one.tag for one in card.weights])
+        raise PluginError(
+            f"weights {name}", f"{encoder_id} has no weights `{tag}`", "a tag of its card", todo
+        )
+    return encoder_id, replace(card, weights=(weights,))
+
+
+def _table_of_weights(found: Sequence[WeightsCard]) -> Table:
+    """A row for each tag."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Column, Table
+
+    from ..encoders.sources import on_this_machine
+
+    columns = (Column("weights", no_wrap=True), Column("here"), Column("licence"), Column("trained on"))
+    table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for one in found:
+        here = "yes" if on_this_machine(one) else "no"
+        table.add_row(one.tag, here, _short_licence(one.licence), one.trained_on)
+    return table
 
 
 def _lines_of(card: EncoderCard) -> Iterator[tuple[str, str]]:

@@ -86,7 +86,7 @@ def _ids_of(name: str) -> list[str]:
     """
     from ..cards import nearest
     from ..encoders.distributions import list_distributions
-    from ..encoders.registry import list_encoders
+    from ..encoders.registry import disabled_error, disabled_owner, list_encoders
     from ..errors import PluginError
 
     found = {one.name: one for one in list_distributions()}
@@ -94,6 +94,8 @@ def _ids_of(name: str) -> list[str]:
     ids = [name] if name.partition(":")[0] in listings else []
     if not ids and name in found:
         ids = [one for one in found[name].encoders if one.partition(":")[0] in listings]
+    if not ids and (disabled_owner(name) or name in found):
+        raise disabled_error(f"plugin {name}")
     if not ids:
         todo = nearest(name, {*listings, *found})
         raise PluginError(f"plugin {name}", "not installed", "an encoder or a package", todo)

@@ -22,7 +22,7 @@ from ..files import explained, home, require_space, sha256_of, write_json
 from ..progress import Progress
 from .cache_room import make_room, mark_used
 from .case import Case
-from .image import Refused, shown
+from .image import Refused, is_constant, shown
 from .placed import Placed
 from .presets import prepared
 from .sampling import Parts, Reading, digest_of, read_case
@@ -127,6 +127,8 @@ def cache_arrays(
     refused = entry.refused
     if refused and (on_bad_image == "stop" or len(refused) == len(cases)):
         raise _bad_images(list(refused.values()), len(cases))
+    if on_bad_image == "stop":
+        _require_varied(entry, cases)
     for one in refused.values():
         say.warn(f"left out: {one.case}: {one.seen}")
     rows = entry.rows
@@ -138,9 +140,7 @@ def cache_arrays(
         refused=tuple(refused.values()),
         warnings=_summary(entry.warnings, len(cases)),
     )
-    if on_bad_image == "stop":
-        _require_varied(arrays, len(cases))
-    return arrays
+    return dataclasses.replace(arrays, warnings=(*arrays.warnings, *_flattened(arrays)))
 
 
 def _case_of(case: Case, row: _Row) -> Case:
@@ -207,24 +207,34 @@ class _Maker:
 
 def _require_pixels(case: Case, parts: Parts) -> None:
     """Refuse pictures of a few pixels: a thumbnail or a damaged export; `predict` only warns of them."""
-    shape = parts.images[0].image.shape
-    if len(shape) == 2 and min(shape) < LEAST_SIDE:
+    first = parts.images[0]
+    shape = first.image.shape
+    if len(shape) == 2 and min(shape) < LEAST_SIDE and not first.suffix:  # slices are as they are
         seen = f"{shape[0]} rows, {shape[1]} columns"
         todo = "list it in data.exclude, or export it again"
         raise DataError(shown(case.images[0]), seen, f"at least {LEAST_SIDE} pixels a side", todo)
 
 
-def _require_varied(arrays: Arrays, cases: int) -> None:
+def _require_varied(entry: _Entry, cases: Sequence[Case]) -> None:
     """Refuse data of which more than one case in a hundred is of one value all over: an export that went wrong."""
+    constant = [cases[number].id for number, said in entry.warnings.items() if any(map(is_constant, said))]
+    if len(constant) > MOST_CONSTANT * len(cases):
+        more = f" and {len(constant) - SHOWN} more" if len(constant) > SHOWN else ""
+        first = ", ".join(constant[:SHOWN])
+        seen = f"{len(constant)} of {len(cases)} images are of one value all over: {first}{more}"
+        todo = "export them again, list them in data.exclude, or set data.on_bad_image=skip to keep them"
+        raise DataError("images", seen, f"at most {MOST_CONSTANT:.0%}", todo)
+
+
+def _flattened(arrays: Arrays) -> tuple[str, ...]:
+    """What preprocessing made of one value all over, as a sentence: a window that misses the image, mostly."""
     flat = arrays.images.reshape(len(arrays.images), -1)
-    constant = np.flatnonzero(flat.min(1) == flat.max(1))
-    whole = [arrays.cases[row].id for row in constant if arrays.cases[row].id.find("#") < 0]
-    if len(whole) > MOST_CONSTANT * cases:
-        more = f" and {len(whole) - SHOWN} more" if len(whole) > SHOWN else ""
-        seen = f"{len(whole)} of {cases} images are of one value all over: {', '.join(whole[:SHOWN])}{more}"
-        raise DataError(
-            "images", seen, f"at most {MOST_CONSTANT:.0%}", "export them again, or list them in data.exclude"
-        )
+    count = int((flat.min(1) == flat.max(1)).sum())
+    if not count:
+        return ()
+    return (
+        f"{count} of {len(flat)} images are of one value all over after preprocessing: look at images.transforms",
+    )
 
 
 def _fill(place: Path, cases: Sequence[Case], digests: Sequence[str], make: _Maker, say: Progress) -> _Entry:

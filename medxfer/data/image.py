@@ -102,6 +102,14 @@ def refuse_size(path: Path, rows: int, columns: int, channels: int, *, frames: i
         raise DataError(shown(path), seen, accepted, todo)
 
 
+_CONSTANT = ("every pixel has the value", "every voxel has the value")
+
+
+def is_constant(remark: str) -> bool:
+    """Whether a reader's remark says that the image is of one value all over."""
+    return remark.startswith(_CONSTANT)
+
+
 def checked(path: Path, image: Image, *, on_nonfinite: str = "stop") -> Image:
     """The image, if all its numbers are finite; remarks on size and content are added.
 
@@ -130,7 +138,7 @@ def checked(path: Path, image: Image, *, on_nonfinite: str = "stop") -> Image:
     if len(sides) == 3 and max(sides) < 4:
         remarks.append(f"only {' x '.join(map(str, sides))} voxels")
     if low == high:
-        remarks.append(f"every {'pixel' if len(sides) == 2 else 'voxel'} has the value {low:g}")
+        remarks.append(f"{_CONSTANT[len(sides) - 2]} {low:g}")
     return dataclasses.replace(image, array=array, warnings=tuple(remarks))
 
 

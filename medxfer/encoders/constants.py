@@ -17,9 +17,12 @@ _NORMALISE = re.compile(r"normalise(?:\.\d+)?\.(mean|std)")
 
 def constant_named(key: str, match: Match) -> str | None:
     """`mean` or `std` where a file's tensor is a normalisation constant of one of our networks."""
-    if not key.startswith(match.prefix):
-        return None
-    found = _NORMALISE.fullmatch(key.removeprefix(match.prefix))
+    return constant_of(key.removeprefix(match.prefix)) if key.startswith(match.prefix) else None
+
+
+def constant_of(name: str) -> str | None:
+    """`mean` or `std` where a tensor of that name is a normalisation constant of an encoder."""
+    found = _NORMALISE.fullmatch(name)
     return found.group(1) if found else None
 
 
@@ -39,23 +42,31 @@ def place_constants(
         note = "mean and std are those in the file"
     else:
         if card is None:
-            card = _speaking_for(match, channels)
-            note = (
-                f"mean and std are those of {spec.id}.{card.tag}, whose key names the file has"
-                if card
-                else ""
-            )
+            card = _speaking_for(file, match, channels)
+            if card:
+                same_names = card.key_map in (None, match.reading.name)
+                why = "whose key names the file has" if same_names else "a file of the same network"
+                note = f"assumed: mean and std are those of {spec.id}.{card.tag}, {why}"
         if card is None:
             place_normalise(encoder, spec.in_channels, encoder.normalise)
-            return ("mean and std are not in the file: the encoder's own defaults are used",)
+            return ("assumed: mean and std are the encoder's own defaults, for the file has none",)
         mean, std = list(card.mean), list(card.std)
     place_normalise(encoder, spec.in_channels, Normalise(cycled(mean, wanted), cycled(std, wanted)))
     return (note,) if note else ()
 
 
-def _speaking_for(match: Match, channels: int) -> WeightsCard | None:
-    """The tag whose constants somebody's own file has: of those with its names and channels, where they agree."""
-    cards = [card for card in match.reading.cards if card.in_channels == channels]
+def _speaking_for(file: WeightsFile, match: Match, channels: int) -> WeightsCard | None:
+    """The tag whose constants somebody's own file may have.
+
+    Of those with its names, its channels and kernels of its dimensions, where they agree.
+    """
+    dims = max((file.tensors[key].ndim - 2 for key in match.keys.values()), default=0)
+    cards = [
+        card
+        for card in match.reading.cards
+        # 2D weights can be used in 3D too: their first dimensions are those they were trained in.
+        if card.in_channels == channels and (dims < 2 or min(card.spatial_dims) == dims)
+    ]
     agree = len({(card.mean, card.std) for card in cards}) == 1
     return cards[0] if agree else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from .registry import ENCODERS, installed_entry_points, list_encoders
+from .registry import ENCODERS, installed_entry_points, is_disabled, list_encoders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +34,10 @@ def list_distributions() -> list[Distribution]:
             ids[name].append(entry.name)
     found = []
     for name in sorted(ids, key=lambda one: (one != "medxfer", one)):
-        known = [listings[one] for one in sorted(ids[name]) if one in listings]
+        absent = sorted(one for one in ids[name] if is_disabled(name, one))
+        known = [listings[one] for one in sorted(ids[name]) if one in listings and one not in absent]
         shown = [f"{one.id}:<name>" if one.is_adapter else one.id for one in known]
         errors = [f"{one.id}: {one.error}" for one in known if one.error]
-        absent = sorted(set(ids[name]) - set(listings))
         found.append(
             Distribution(
                 name=name,

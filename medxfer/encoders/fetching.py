@@ -17,7 +17,7 @@ from ..cards import WeightsCard
 from ..errors import WeightsError
 from ..files import require_space, write_atomic
 from ..progress import Progress
-from .sources import kept_path, known_sha256, remember_sha256, url_of
+from .sources import digits_named, kept_path, known_sha256, remember_sha256, url_of
 
 _LIMIT_BYTES = 8 << 30  # where the card states no size
 _PIECE_BYTES = 1 << 20
@@ -54,7 +54,9 @@ def fetch(card: WeightsCard, where: str, say: Progress | None = None) -> Path:
     assert url is not None  # `require` asks for nothing else
     target = kept_path(card)
     size = f"a file of {card.size_bytes} bytes" if card.size_bytes else "a file"
-    known = known_sha256(card)
+    known, digits = known_sha256(card), digits_named(card)
+    if not known and digits:
+        known = f"{digits}..., as its name says"
     accepted = f"{size} with sha256 {known}" if known else f"{size}; the publisher states no hash"
     digests: list[str] = []
 
@@ -110,14 +112,15 @@ def _stream(url: str, temporary: Path, card: WeightsCard, say: Progress) -> str:
         announced = answer.headers.get("Content-Length")
         length = int(announced) if announced and announced.isdigit() else None
         if card.size_bytes and length not in (None, card.size_bytes):
-            raise _Refused(_about(answer.read(_PIECE_BYTES)) or f"the server announces {length} bytes")
+            page = no_weights(answer.read(_PIECE_BYTES))
+            raise _Refused(_sent(page) if page else f"the server announces {length} bytes")
         limit = card.size_bytes or _LIMIT_BYTES
         hashed, count = hashlib.sha256(), 0
         title = f"fetching {Path(urlsplit(url).path).name} (MB)"
         with say.bar(title, max((card.size_bytes or length or 0) // _PIECE_BYTES, 1)) as advance:
             while piece := answer.read(_PIECE_BYTES):
-                if count == 0 and (page := _about(piece)):
-                    raise _Refused(page)
+                if count == 0 and (page := no_weights(piece)):
+                    raise _Refused(_sent(page))
                 count += len(piece)
                 if count > limit:
                     raise _Refused(f"more than {limit} bytes")
@@ -127,19 +130,25 @@ def _stream(url: str, temporary: Path, card: WeightsCard, say: Progress) -> str:
     if count == 0 or count != (card.size_bytes or length or count):
         raise _Refused(f"the connection ended after {count} bytes of {card.size_bytes or length}")
     digest, wanted = hashed.hexdigest(), known_sha256(card)
-    if wanted and digest != wanted:
+    if not digest.startswith(wanted or digits_named(card)):
         raise _Refused(f"sha256 {digest}")
     return digest
 
 
-def _about(begin: bytes) -> str:
-    """What it is, where the first bytes tell that it is no weights file."""
+def no_weights(begin: bytes) -> tuple[str, str] | None:
+    """What a file is, and what to do about it, where its first bytes tell that it is no weights file."""
     text = begin[:64].lstrip().lower()
+    if not begin:
+        return "an empty file", "fetch or copy it again"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "the server sent a page (HTML), not the file"
+        return "a page (HTML)", "open the address in a browser: it may ask for a login, or name another one"
     if text.startswith(b"version https://git-lfs"):
-        return "the server sent a git-lfs pointer, not the file"
-    return ""
+        return "a git-lfs pointer", "run `git lfs pull`"
+    return None
+
+
+def _sent(page: tuple[str, str]) -> str:
+    return f"the server sent {page[0]}, not the file"
 
 
 def _refuse(where: str, seen: str, accepted: str, url: str, target: Path) -> NoReturn:

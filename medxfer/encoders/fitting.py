@@ -54,6 +54,7 @@ def fit(
         kind: Literal["parameter", "buffer"] = "parameter" if name in parameters else "buffer"
         state: State = "re-initialised"
         key, how = keys.get(name), ABSENT
+        steps: list[str] = []
         if key is not None:
             value, steps = _converted(file[key], target, name, trained, built)
             if value is None:
@@ -62,7 +63,8 @@ def fit(
                 fitted[name] = value
                 state = "converted" if steps else "loaded"
                 how = f"from `{key}`" + "".join(f"; {step}" for step in steps)
-        rows.append(Row(name=name, shape=tuple(target.shape), state=state, how=how, kind=kind))
+        shape = tuple(target.shape)
+        rows.append(Row(name=name, shape=shape, state=state, how=how, kind=kind, steps=tuple(steps)))
     return rows, fitted
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +11,22 @@ from torch import Tensor
 
 from ..bundle.schema import EncoderSpec
 from ..cards import EncoderCard, WeightsCard
-from ..errors import WeightsError
+from ..errors import ConfigError, WeightsError
 from ..plugin import Encoder
 from ..progress import Progress
 from .constants import constant_named, normalise_rows, place_constants
+from .coverage import Built, beyond, require_coverage, require_dimensions, require_finite, require_no_more
 from .filling import fill
 from .fitting import ABSENT, coverage_of, fit, left_over
-from .matching import Match, WeightsFile, channels_seen, match_names, readings_of
+from .matching import WeightsFile, channels_seen, match_names, readings_of
 from .receipt import Receipt, Row
 from .registry import build, card_of
 from .sources import bundle_weights, remembered_sha256
-from .weights import read_tensors, require, weights_card
+from .weights import Opened, read_dictionaries, require, weights_card
 
 __all__ = ["Receipt", "Row", "create_encoder"]
 
 _FILE_ENDINGS = {".safetensors", ".pth", ".pt", ".pt2", ".bin", ".ckpt", ".pkl", ".tar", ".ts"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Built:
-    """An encoder built for a file, not yet filled."""
-
-    encoder: Encoder
-    tensors: Mapping[str, Tensor]  # of its stages, to be filled
-    match: Match
-    channels: int  # of images, in the file
-    options: Mapping[str, Any]
 
 
 def create_encoder(
@@ -55,16 +45,19 @@ def create_encoder(
         The encoder, taking images of `spec.in_channels` channels in [0, 1], and the receipt of its tensors.
 
     Raises:
+        ConfigError: No image channel, or a minimum that is no share.
         PluginError: The encoder is unknown, broken, ambiguous or not made for this.
-        WeightsError: The weights are unknown, absent, damaged, not finite, need other options than
-            `spec.options`, or fill less than `spec.min_coverage`.
+        WeightsError: The weights are unknown, absent, damaged, not finite, for other dimensions, need other
+            options than `spec.options`, or fill less than `spec.min_coverage` of the encoder or of a stage.
     """
+    _require_sense(spec)
     if spec.weights == "none":
         encoder = build(
             spec.id, spatial_dims=spatial_dims, in_channels=spec.in_channels, options=spec.options
         )
         return encoder, _random_receipt(encoder, spec)
-    file = _open(spec, card_of(spec.id), say)
+    file, dictionaries = _open(spec, spatial_dims, card_of(spec.id), say)
+    file = _best_dictionary(spec, spatial_dims, file, dictionaries)
     built = _built_to_fit(spec, spatial_dims, file)
     encoder, match = built.encoder, built.match
     wanted = built.tensors
@@ -72,18 +65,17 @@ def create_encoder(
         file.tensors,
         match.keys,
         wanted,
-        {name for name, _ in encoder.named_parameters()},
+        built.parameters,
         trained=built.channels,
         built=encoder.in_channels,
     )
     unused = left_over(file.tensors, match.keys, _used(file, match, fitted))
     rows += unused
     coverage = coverage_of(rows)
-    if coverage < spec.min_coverage:
-        raise _too_little(spec, file, built, rows, coverage)
-    beyond = _beyond(unused, match)
-    _require_no_more(spec, file, beyond, rows)
-    _require_finite(file.path, fill(wanted, fitted))
+    require_coverage(spec, file, built, rows, coverage)
+    extra = beyond(file, match)
+    require_no_more(spec, file, extra, rows)
+    require_finite(file.path, fill(wanted, fitted))
     constants = place_constants(encoder, spec, file, match, built.channels)
     receipt = Receipt(
         encoder=spec.id,
@@ -95,13 +87,31 @@ def create_encoder(
         sha256=file.sha256,
         licence=file.card.licence if file.card else None,
         trained_on=file.card.trained_on if file.card else None,
-        notes=(*file.notes, *_notes(spec, built, rows, beyond), *constants),
+        notes=(*file.notes, *_notes(spec, built, rows, extra), *constants),
     )
     return encoder, receipt
 
 
-def _open(spec: EncoderSpec, card: EncoderCard, say: Progress | None) -> WeightsFile:
-    """Find, verify and read what `spec.weights` names: a tag of the card, a file, or a MONAI bundle's folder."""
+def _require_sense(spec: EncoderSpec) -> None:
+    """Refuse what configuration files are checked for and callers from Python are not."""
+    if spec.in_channels < 1:
+        seen = str(spec.in_channels)
+        raise ConfigError("encoder.in_channels", seen, "1 or more", "give the channels of the images")
+    if not 0 <= spec.min_coverage <= 1:
+        raise ConfigError("encoder.min_coverage", str(spec.min_coverage), "a share, 0 to 1", "correct it")
+    if not spec.weights.strip():
+        todo = "write `none` for random weights"
+        raise WeightsError("encoder.weights", repr(spec.weights), "a tag, a path, or `none`", todo)
+
+
+def _open(
+    spec: EncoderSpec, spatial_dims: int, card: EncoderCard, say: Progress | None
+) -> tuple[WeightsFile, tuple[Opened, ...]]:
+    """Find, verify and read what `spec.weights` names: a tag of the card, a file, or a MONAI bundle's folder.
+
+    Returns:
+        The file with its likeliest tensors, and every dictionary of tensors in it.
+    """
     named = card.weights_tagged(spec.weights)
     path = Path(spec.weights).expanduser()
     notes: tuple[str, ...] = ()
@@ -116,23 +126,25 @@ def _open(spec: EncoderSpec, card: EncoderCard, say: Progress | None) -> Weights
             )
         named = weights_card(card, spec.weights)
     if named is not None:
-        _option_sets(spec, card, named)  # refused before anything is fetched
+        require_dimensions(card, named, spatial_dims)  # refused before anything is fetched
+        _option_sets(spec, card, named)
         path = require(named, card.id, say)
     sha256 = remembered_sha256(path)
     if named is None:
         named = next((weights for weights in card.weights if weights.sha256 == sha256), None)
         if named:
             notes = (*notes, f"the file is {card.id}.{named.tag}, by its hash")
-    tensors, opened = read_tensors(path)
-    return WeightsFile(
+    dictionaries = read_dictionaries(path)
+    file = WeightsFile(
         path=path,
         sha256=sha256,
-        tensors=tensors,
+        tensors=dictionaries[0].tensors,
         card=named,
         readings=readings_of(card, [named] if named else card.weights),
         option_sets=_option_sets(spec, card, named),
-        notes=(*notes, *opened),
+        notes=notes,
     )
+    return file, dictionaries
 
 
 def _option_sets(
@@ -164,43 +176,86 @@ def _contradictions(tag: WeightsCard, spec: EncoderSpec) -> list[str]:
     return [name for name, value in tag.options.items() if spec.options.get(name, value) != value]
 
 
-def _built_to_fit(spec: EncoderSpec, spatial_dims: int, file: WeightsFile) -> _Built:
-    """Built with the options under which most of the file fits; mostly there is one choice."""
-    best: _Built | None = None
+def _best_dictionary(
+    spec: EncoderSpec, spatial_dims: int, file: WeightsFile, dictionaries: Sequence[Opened]
+) -> WeightsFile:
+    """The file with those of its tensors that fit most of the encoder, and a note of others that fit as well."""
+    chosen, others = dictionaries[0], []
+    if len(dictionaries) > 1:
+        encoder = build(
+            spec.id,
+            spatial_dims=spatial_dims,
+            in_channels=spec.in_channels,
+            options=file.option_sets[0],
+        )
+        tensors, parameters = _stage_tensors(encoder), _stage_parameters(encoder)
+        sizes = [
+            match_names(replace(file, tensors=one.tensors), tensors, parameters).size for one in dictionaries
+        ]
+        best = sizes.index(max(sizes))
+        chosen = dictionaries[best]
+        others = [
+            one.wrapper
+            for one, size in zip(dictionaries, sizes, strict=True)
+            if size == sizes[best] > 0 and one is not chosen
+        ]
+    notes = [f"opened the wrapper `{chosen.wrapper}`"] if chosen.wrapper else []
+    if others:
+        notes.append(f"`{'`, `'.join(others)}` fits as well: to have that, save it alone")
+    return replace(file, tensors=chosen.tensors, notes=(*file.notes, *notes))
+
+
+def _built_to_fit(spec: EncoderSpec, spatial_dims: int, file: WeightsFile) -> Built:
+    """Built with the options under which file and encoder leave least of each other out; of equals the first."""
+    best: Built | None = None
     for options in file.option_sets:
         built = _built_with(options, spec, spatial_dims, file)
-        if best is None or _share(built) > _share(best):
+        if best is None or _agreement(built, file) > _agreement(best, file):
             best = built
-        if _share(best) == 1:
+        if len(file.option_sets) == 1 or _agreement(best, file) == 1:
             break
     assert best is not None  # there is always one set of options
     return best
 
 
-def _built_with(
-    options: Mapping[str, Any], spec: EncoderSpec, spatial_dims: int, file: WeightsFile
-) -> _Built:
+def _built_with(options: Mapping[str, Any], spec: EncoderSpec, spatial_dims: int, file: WeightsFile) -> Built:
     """Build with enough channels for images and weights; a file without a card tells its by its shapes."""
     channels = file.card.in_channels if file.card else spec.in_channels
     while True:
         wanted = max(spec.in_channels, channels)
         encoder = build(spec.id, spatial_dims=spatial_dims, in_channels=wanted, options=options)
-        tensors = _stage_tensors(encoder)
-        match = match_names(file, tensors)
+        tensors, parameters = _stage_tensors(encoder), _stage_parameters(encoder)
+        match = match_names(file, tensors, parameters)
         seen = channels if file.card else channels_seen(file, match, encoder, tensors)
         if seen <= wanted:
-            return _Built(encoder=encoder, tensors=tensors, match=match, channels=seen, options=options)
+            return Built(
+                encoder=encoder,
+                tensors=tensors,
+                parameters=parameters,
+                match=match,
+                channels=seen,
+                options=options,
+            )
         channels = seen
 
 
-def _share(built: _Built) -> float:
-    """How much of an encoder's tensors a file fits, buffers included."""
-    return built.match.size / max(sum(value.numel() for value in built.tensors.values()), 1)
+def _agreement(built: Built, file: WeightsFile) -> float:
+    """Numbers of the parameters that fit, as a share of all that encoder and file have inside the stages.
+
+    Buffers do not count: files of older libraries have no counters of batches, some have no statistics.
+    """
+    wanted = sum(built.tensors[name].numel() for name in built.parameters)
+    left = sum(file.tensors[key].numel() for key in beyond(file, built.match))
+    return built.match.size / max(wanted + left, 1)
 
 
 def _stage_tensors(encoder: Encoder) -> dict[str, Tensor]:
     """Parameters and buffers by name, the normalisation apart: its constants come from the card."""
     return {name: value for name, value in encoder.state_dict().items() if not name.startswith("normalise.")}
+
+
+def _stage_parameters(encoder: Encoder) -> frozenset[str]:
+    return frozenset(name for name, _ in encoder.named_parameters() if not name.startswith("normalise."))
 
 
 def _used(file: WeightsFile, match: Match, fitted: Mapping[str, Tensor]) -> set[str]:
@@ -209,90 +264,21 @@ def _used(file: WeightsFile, match: Match, fitted: Mapping[str, Tensor]) -> set[
     return {match.keys[name] for name in fitted} | constants
 
 
-def _too_little(
-    spec: EncoderSpec, file: WeightsFile, built: _Built, rows: Sequence[Row], coverage: float
-) -> WeightsError:
-    """What did not fit: other dimensions, other names, or other shapes, with the first ones."""
-    where = f"{file.path} for {spec.id} in {built.encoder.spatial_dims}D"
-    ranks = [
-        (file.tensors[key].ndim - 2, target.ndim - 2)
-        for ours, key in built.match.keys.items()
-        if (target := built.tensors[ours]).ndim > 3 and file.tensors[key].ndim > 3
-    ]
-    if ranks and all(theirs > ours for theirs, ours in ranks):
-        seen = f"kernels of {ranks[0][0]} dimensions: these weights are for volumes"
-        return WeightsError(
-            where, seen, f"kernels of {ranks[0][1]} dimensions", "choose weights for pictures"
-        )
-    lost = [row for row in rows if row.state == "re-initialised" and row.kind == "parameter"]
-    seen = (
-        f"{coverage:.1%} of the parameters found in the file; {len(lost)} tensors missing or of another shape"
-    )
-    if coverage == 0 and not built.match.keys:
-        theirs = ", ".join(list(file.tensors)[:3])
-        seen += (
-            f"; the file has {theirs}, ... the encoder wants {', '.join(row.name for row in lost[:3])}, ..."
-        )
-    else:
-        seen += "; " + "; ".join(f"{row.name}: {row.how}" for row in lost[:3])
-    todo = "another architecture? name the encoder that the file belongs to, or lower encoder.min_coverage"
-    return WeightsError(where, seen, f"at least {spec.min_coverage:.0%}", todo)
-
-
-def _beyond(unused: Sequence[Row], match: Match) -> list[Row]:
-    """What the file has inside of our stages that the encoder has not: layers, not a head."""
-    names = {
-        row.name: row.name.removeprefix(match.prefix) for row in unused if row.name.startswith(match.prefix)
-    }
-    return [
-        row
-        for row in unused
-        if row.name in names
-        and row.name not in match.keys.values()
-        and match.reading.key_map(names[row.name]).startswith("stages.")
-        and row.size > 1  # counters of batches are no layers
-    ]
-
-
-def _require_no_more(
-    spec: EncoderSpec, file: WeightsFile, beyond: Sequence[Row], rows: Sequence[Row]
-) -> None:
-    """Refuse the file of a deeper network: every tensor found, but the layers between them are not there."""
-    left = sum(row.size for row in beyond)
-    used = sum(row.size for row in rows if row.state in ("loaded", "converted"))
-    if left <= (1 - spec.min_coverage) * (left + used):
-        return
-    seen = f"{left / (left + used):.1%} of what the file has in these stages finds no place: {beyond[0].name}"
-    accepted = f"at most {1 - spec.min_coverage:.0%} left out"
-    todo = (
-        "a deeper or another architecture? name the encoder that the file belongs to, or lower min_coverage"
-    )
-    raise WeightsError(f"{file.path} for {spec.id}", seen, accepted, todo)
-
-
-def _require_finite(path: Path, bad: Sequence[str]) -> None:
-    """Refuse weights with NaN or infinity: the first batch would fail far from the cause."""
-    if bad:
-        names = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-        raise WeightsError(
-            str(path), f"NaN or infinity in {names}", "finite numbers", "use an earlier checkpoint"
-        )
-
-
-def _notes(spec: EncoderSpec, built: _Built, rows: Sequence[Row], beyond: Sequence[Row]) -> list[str]:
+def _notes(spec: EncoderSpec, built: Built, rows: Sequence[Row], extra: Sequence[str]) -> list[str]:
     """What a reader should know beyond the table."""
     match, notes = built.match, []
     if match.prefix:
         notes.append(f"the prefix `{match.prefix}` was taken off the file's names")
-    if match.reading.name and not match.reading.cards:
+    if match.others:
+        notes.append(f"the prefix `{'`, `'.join(match.others)}` fits as well: to have that, save it alone")
+    known = {card.key_map or spec.id for card in match.reading.cards}
+    if match.reading.name and match.reading.name not in known:
         notes.append(f"the file's names are those of the key map {match.reading.name}")
     added = {name: value for name, value in built.options.items() if name not in spec.options}
     if added:
         notes.append(f"built with what the weights need: {', '.join(f'{k}={v}' for k, v in added.items())}")
-    if beyond:
-        notes.append(
-            f"{len(beyond)} tensors of layers that the encoder has not are left out: {beyond[0].name}"
-        )
+    if extra:
+        notes.append(f"{len(extra)} tensors of layers that the encoder has not are left out: {extra[0]}")
     misfits = [row for row in rows if row.state == "re-initialised" and row.how != ABSENT]
     if misfits:
         notes.append(

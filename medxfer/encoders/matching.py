@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,14 @@ class Match:
 
     keys: Mapping[str, str]  # our name -> the file's
     prefix: str = ""
-    size: int = 0  # numbers in those that fit
+    size: int = 0  # numbers in parameters that fit
     reading: Reading = Reading(key_map=KeyMap())
+    others: tuple[str, ...] = ()  # prefixes under which other tensors of the file fit as well
 
 
 def readings_of(card: EncoderCard, tags: Iterable[WeightsCard]) -> tuple[Reading, ...]:
-    """Names as they are, those of the encoder's own card, then each key map of the tags once."""
+    """Names as they are, those of the encoder's own card, then each key map of the tags and of the card once."""
+    tags = tuple(tags)
     by_map: dict[str, list[WeightsCard]] = defaultdict(list)
     own: list[WeightsCard] = []
     for tag in tags:
@@ -57,6 +60,8 @@ def readings_of(card: EncoderCard, tags: Iterable[WeightsCard]) -> tuple[Reading
             own.append(tag)
         if tag.key_map:
             by_map[tag.key_map].append(tag)
+    for name in card.key_maps:  # the same network, published by others: who trained it is not known
+        by_map[name] = by_map.get(name) or list(tags)
     mapped = (
         Reading(key_map=read_key_map(name, card.folder), name=name, cards=tuple(tags))
         for name, tags in by_map.items()
@@ -65,27 +70,44 @@ def readings_of(card: EncoderCard, tags: Iterable[WeightsCard]) -> tuple[Reading
     return (Reading(key_map=KeyMap()), *named, *mapped)
 
 
-def match_names(file: WeightsFile, wanted: Mapping[str, Tensor]) -> Match:
-    """The reading of the file's names, and the prefix before them, under which most numbers fit.
+@functools.cache
+def _built_in() -> tuple[Reading, ...]:
+    return tuple(Reading(key_map=read_key_map(name, None), name=name) for name in built_in_names())
+
+
+def match_names(file: WeightsFile, wanted: Mapping[str, Tensor], parameters: Collection[str]) -> Match:
+    """The reading of the file's names, and the prefix before them, under which most parameters fit.
 
     Somebody's own file may have any publisher's names: where the tags' key maps leave something open, all
     of medxfer's own are tried.
+
+    Args:
+        file: What is read.
+        wanted: Tensors of an encoder by name.
+        parameters: Which of them are parameters; buffers, which many files have not, do not count.
     """
-    whole = sum(value.numel() for value in wanted.values())
+    counted = {name: wanted[name] for name in parameters}
+    whole = sum(value.numel() for value in counted.values())
     for reading in file.readings:  # mostly the names need no prefix taken off: that is soon found out
-        match = _whole_names(file, wanted, reading)
+        match = _whole_names(file, wanted, counted, reading)
         if match.size == whole:
             return match
-    best = _best(_matches(file, wanted, file.readings))
-    if file.card is None and best.size < whole:
+    matches = list(_matches(file, wanted, counted, file.readings))
+    if file.card is None and _best(matches).size < whole:
         tried = {reading.name for reading in file.readings}
-        others = (
-            Reading(key_map=read_key_map(name, None), name=name)
-            for name in built_in_names()
-            if name not in tried
+        matches += _matches(
+            file, wanted, counted, (reading for reading in _built_in() if reading.name not in tried)
         )
-        best = _best([best, *_matches(file, wanted, others)])
-    return best
+    best = _best(matches)
+    used = set(best.keys.values())
+    others = [
+        match.prefix
+        for match in matches
+        if match.reading is best.reading
+        and match.size == best.size > 0
+        and used.isdisjoint(match.keys.values())
+    ]
+    return replace(best, others=tuple(others))
 
 
 def _best(matches: Iterable[Match]) -> Match:
@@ -93,20 +115,29 @@ def _best(matches: Iterable[Match]) -> Match:
     return max(matches, key=lambda match: (match.size, -len(match.prefix)), default=Match(keys={}))
 
 
-def _whole_names(file: WeightsFile, wanted: Mapping[str, Tensor], reading: Reading) -> Match:
+def _whole_names(
+    file: WeightsFile, wanted: Mapping[str, Tensor], counted: Mapping[str, Tensor], reading: Reading
+) -> Match:
     ours = ((reading.key_map(key), key) for key in file.tensors)
     keys = {name: key for name, key in ours if name in wanted}
-    return Match(keys=keys, size=_size(file, wanted, keys), reading=reading)
+    return Match(keys=keys, size=_size(file, counted, keys), reading=reading)
 
 
-def _size(file: WeightsFile, wanted: Mapping[str, Tensor], keys: Mapping[str, str]) -> int:
-    """Numbers in the tensors that fit."""
+def _size(file: WeightsFile, counted: Mapping[str, Tensor], keys: Mapping[str, str]) -> int:
+    """Numbers in the tensors that count and fit."""
     return sum(
-        wanted[ours].numel() for ours, key in keys.items() if fits(file.tensors[key], wanted[ours], ours)
+        counted[ours].numel()
+        for ours, key in keys.items()
+        if ours in counted and fits(file.tensors[key], counted[ours], ours)
     )
 
 
-def _matches(file: WeightsFile, wanted: Mapping[str, Tensor], readings: Iterable[Reading]) -> Iterable[Match]:
+def _matches(
+    file: WeightsFile,
+    wanted: Mapping[str, Tensor],
+    counted: Mapping[str, Tensor],
+    readings: Iterable[Reading],
+) -> Iterable[Match]:
     for reading in readings:
         by_prefix: dict[str, dict[str, str]] = defaultdict(dict)
         for key in file.tensors:
@@ -120,7 +151,7 @@ def _matches(file: WeightsFile, wanted: Mapping[str, Tensor], readings: Iterable
                     break
                 prefix += f"{part}."
         for prefix, keys in by_prefix.items():
-            yield Match(keys=keys, prefix=prefix, size=_size(file, wanted, keys), reading=reading)
+            yield Match(keys=keys, prefix=prefix, size=_size(file, counted, keys), reading=reading)
 
 
 def channels_seen(file: WeightsFile, match: Match, encoder: Encoder, wanted: Mapping[str, Tensor]) -> int:

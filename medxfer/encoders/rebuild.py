@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -11,9 +10,8 @@ from ..bundle.schema import EncoderSpec
 from ..errors import WeightsError
 from ..plugin import Encoder, Normalise
 from .adapt import place_normalise
+from .constants import constant_of
 from .registry import build
-
-_CONSTANT = re.compile(r"normalise(?:\.\d+)?\.(mean|std)")
 
 
 def rebuild_encoder(spec: EncoderSpec, tensors: Mapping[str, Tensor], *, spatial_dims: int = 2) -> Encoder:
@@ -31,9 +29,7 @@ def rebuild_encoder(spec: EncoderSpec, tensors: Mapping[str, Tensor], *, spatial
         WeightsError: No normalisation constants among the tensors.
         PluginError: The encoder is not installed any more.
     """
-    constants = {
-        found.group(1): value for key, value in tensors.items() if (found := _CONSTANT.fullmatch(key))
-    }
+    constants = {name: value for key, value in tensors.items() if (name := constant_of(key))}
     if constants.keys() != {"mean", "std"}:
         seen = "no normalisation constants among the tensors"
         raise WeightsError(

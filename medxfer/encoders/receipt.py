@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -21,6 +21,7 @@ class Row:
     state: State
     how: str  # where it came from, how it was converted, or why it was not used
     kind: Literal["parameter", "buffer", "file"] = "parameter"  # file: only there
+    steps: tuple[str, ...] = ()  # of its conversion
 
     @property
     def size(self) -> int:
@@ -81,10 +82,23 @@ class Receipt:
         for state in STATES:
             rows = self.of(state)
             if rows or state == "loaded":
-                lines.append(
-                    f"  {state:<15}{len(rows):>5} tensors{_names(rows) if state != 'loaded' else ''}"
-                )
+                named = _names(rows) if state in ("re-initialised", "unused") else ""
+                lines.append(f"  {state:<15}{len(rows):>5} tensors{named}")
+            if state == "converted":
+                lines += _by_step(rows)
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def _by_step(rows: tuple[Row, ...]) -> list[str]:
+    """A line for each kind of conversion."""
+    by_step: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        for step in row.steps:
+            by_step[step].append(row)
+    return [
+        f"    {step}: {found[0].name if len(found) == 1 else f'{len(found)} tensors'}"
+        for step, found in by_step.items()
+    ]
 
 
 def _names(rows: tuple[Row, ...]) -> str:

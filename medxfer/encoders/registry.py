@@ -9,8 +9,7 @@ import os
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cards import EncoderCard, nearest, read_cards
 from ..errors import MedxferError, PluginError
+from .undisturbed import cause_of, undisturbed
 
 if TYPE_CHECKING:
     from ..plugin import Encoder
@@ -27,7 +27,8 @@ CARDS = "medxfer.cards"
 REMARKS = "medxfer.remarks"
 ADAPTERS = "medxfer.adapters"  # names of encoders that take a further name, told without importing them
 
-# Encoder id -> the distribution that brings it, for those who have not installed it.
+# Encoder id -> the distribution that brings it, a help for those who have not installed it: nothing else in
+# medxfer knows plugins by name, and one that is not here works the same.
 KNOWN_PACKAGES: Mapping[str, str] = {
     "efficientnet_lite0": "medxfer-efficientnet-lite",
     "efficientnet_lite1": "medxfer-efficientnet-lite[lite1]",
@@ -80,10 +81,30 @@ def remarks() -> list[str]:
         if _is_off(_owner(entry)[0], entry.name, off):
             continue
         try:
-            said += entry.load()()
-        except Exception as error:  # a plugin that fails here is a remark by itself
-            said.append(f"{' '.join(_owner(entry))}: {_first_line(error)}")
+            with undisturbed():
+                said += entry.load()()
+        except (Exception, SystemExit) as error:  # a plugin that fails here is a remark by itself
+            said.append(f"{' '.join(_owner(entry))}: {cause_of(error)}")
     return said
+
+
+def disabled_owner(name: str) -> str:
+    """The distribution, with version, of an installed encoder that MEDXFER_DISABLE_PLUGINS leaves out; else empty."""
+    for entry in installed_entry_points(tuple(sys.path)).select(group=ENCODERS):
+        if entry.name == name and is_disabled(_owner(entry)[0], name):
+            return " ".join(_owner(entry))
+    return ""
+
+
+def is_disabled(distribution: str, encoder_id: str) -> bool:
+    """Whether MEDXFER_DISABLE_PLUGINS leaves out a distribution's encoder."""
+    return _is_off(distribution, encoder_id, _off(os.environ.get("MEDXFER_DISABLE_PLUGINS", "")))
+
+
+def disabled_error(where: str) -> PluginError:
+    """The refusal of what MEDXFER_DISABLE_PLUGINS leaves out."""
+    seen = f"disabled: MEDXFER_DISABLE_PLUGINS is set to {os.environ.get('MEDXFER_DISABLE_PLUGINS', '')!r}"
+    return PluginError(where, seen, "an encoder in use", "unset it, or take this one out of it")
 
 
 def build(
@@ -99,9 +120,10 @@ def build(
 
     Raises:
         PluginError: Unknown, broken or ambiguous id; dimensions or options not on the card; a failing build,
-            or one that gives something else than an `Encoder`.
+            or one that gives something else than an `Encoder` with the parts of the contract.
     """
     from ..plugin import Encoder
+    from .contract import attribute_fault
 
     listing = _find(encoder_id)
     chosen = dict(options or {})
@@ -111,14 +133,17 @@ def build(
     _check_name(listing, function, rest)
     given = (rest,) if rest else ()
     try:
-        with _random_state_kept():
+        with undisturbed():
             encoder = function(*given, spatial_dims=spatial_dims, in_channels=in_channels, **chosen)
     except MedxferError:
         raise
-    except Exception as error:
-        raise _broken(listing, f"build failed: {_first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise _failed_build(listing, chosen, error) from error
     if not isinstance(encoder, Encoder):
         raise _broken(listing, f"build returned {type(encoder).__name__}, not a medxfer.plugin.Encoder")
+    fault = attribute_fault(encoder, spatial_dims, in_channels)
+    if fault is not None:
+        raise _broken(listing, f"outside the contract: {fault}")
     return encoder
 
 
@@ -143,6 +168,15 @@ def _discover(path: tuple[str, ...], disabled: str) -> tuple[Listing, ...]:
         except MedxferError as error:
             errors.append(f"{error.where}: {error.seen}; {error.todo}")
     adapters = {(_owner(entry)[0], entry.name) for entry in found.select(group=ADAPTERS)}
+    ids: dict[str, set[str]] = defaultdict(set)
+    for entry in found.select(group=ENCODERS):
+        ids[_owner(entry)[0]].add(entry.name)
+    for name, (cards, errors) in by_owner.items():
+        strangers = sorted(cards.keys() - ids[name])
+        bare = sorted(one for one in ids[name] - cards.keys() if (name, one) not in adapters)
+        if strangers and bare:
+            known = f"cards.yaml has `{'`, `'.join(strangers)}`, the entry point is `{'`, `'.join(bare)}`"
+            errors.append(f"{known}; give both one name")
     listings: dict[str, list[Listing]] = defaultdict(list)
     for entry in found.select(group=ENCODERS):
         name, version = _owner(entry)
@@ -184,10 +218,11 @@ def _find(encoder_id: str) -> Listing:
     listings = {listing.id: listing for listing in list_encoders()}
     listing = listings.get(name)
     if listing is None:
+        owner = disabled_owner(name)
+        if owner:
+            raise disabled_error(f"encoder {encoder_id} of {owner}")
         package = KNOWN_PACKAGES.get(encoder_id) or KNOWN_PACKAGES.get(name)
         todo = nearest(encoder_id, listings)
-        if os.environ.get("MEDXFER_DISABLE_PLUGINS"):
-            todo += "; MEDXFER_DISABLE_PLUGINS is set: unset it to use plugins"
         if package:
             todo = f"pip install {package}, which brings it; {todo}"
         raise PluginError(f"encoder {encoder_id}", "not installed", "an installed encoder", todo)
@@ -234,11 +269,11 @@ def _load(listing: Listing) -> Any:
     """The build function: the plugin is imported here and nowhere before."""
     assert listing.entry is not None  # only clashes have none, and _find refuses them
     try:
-        with _random_state_kept():
+        with undisturbed():
             function = listing.entry.load()
         kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
-    except Exception as error:
-        raise _broken(listing, f"cannot be loaded: {_first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise _broken(listing, f"cannot be loaded: {cause_of(error)}") from error
     if inspect.Parameter.VAR_KEYWORD in kinds:
         raise _broken(
             listing, f"{listing.entry.value} takes **kwargs: a misspelt option would not be refused"
@@ -253,8 +288,20 @@ def _broken(listing: Listing, seen: str) -> PluginError:
     return PluginError(where, seen, "a build function that gives an Encoder", todo)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+def _failed_build(listing: Listing, chosen: Mapping[str, Any], error: BaseException) -> PluginError:
+    """Whose fault it is: the plugin's, or that of an option's value which is not the card's."""
+    defaults = listing.card.options if listing.card else {}
+    changed = {
+        name: value for name, value in chosen.items() if name not in defaults or defaults[name] != value
+    }
+    if not changed or isinstance(error, SystemExit):
+        return _broken(listing, f"build failed: {cause_of(error)}")
+    given = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+    known = ", ".join(f"{name}={defaults[name]!r}" for name in changed if name in defaults)
+    accepted = f"a value that its build function takes; on the card: {known or 'no default'}"
+    todo = f"change `{'`, `'.join(changed)}`; where the default fails too, tell the authors of {listing.distribution}"
+    where = f"encoder {listing.id} of {listing.brought_by}"
+    return PluginError(where, f"build failed with {given}: {cause_of(error)}", accepted, todo)
 
 
 def _card_by_adapter(listing: Listing, encoder_id: str) -> EncoderCard | None:
@@ -268,12 +315,12 @@ def _card_by_adapter(listing: Listing, encoder_id: str) -> EncoderCard | None:
     if make is None:
         return None
     try:
-        with _random_state_kept():
+        with undisturbed():
             made = make(rest)
     except MedxferError:
         raise
-    except Exception as error:
-        raise _broken(listing, f"card failed: {_first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise _broken(listing, f"card failed: {cause_of(error)}") from error
     if not isinstance(made, EncoderCard):
         raise _broken(listing, f"card returned {type(made).__name__}, not a medxfer.plugin.EncoderCard")
     return made
@@ -342,23 +389,3 @@ def _is_off(distribution: str, encoder_id: str, off: set[str]) -> bool:
     if _normal(distribution) == "medxfer" or not off - {"0"}:
         return False
     return bool(off & {"1", "all", "true", _normal(distribution), _normal(encoder_id)})
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    """Leave torch's, Python's and NumPy's global random state as they were found, on every device in use."""
-    import random
-
-    import numpy as np
-    import torch
-
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)

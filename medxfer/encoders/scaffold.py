@@ -7,9 +7,13 @@ import re
 import shutil
 from pathlib import Path
 
+import yaml
+
 from ..errors import ConfigError, PluginError
 from ..files import explained, write_atomic
 from .registry import list_encoders
+
+_IMPORTED = {"Encoder", "Normalise"}  # names of the template that a class of the same name would hide
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
@@ -93,6 +97,9 @@ def _checked(name: str) -> list[str]:
     if not _NAME.fullmatch(short) or len(short) > _LONGEST or keyword.iskeyword(_class_name(encoder_id)):
         accepted = f"small letters, digits, `_` and `-`, a letter first, {_LONGEST} at most: my_net"
         raise ConfigError(f"plugin new {name}", "not a name", accepted, "take another name")
+    if yaml.safe_load(encoder_id) != encoder_id:
+        seen = f"YAML reads `{encoder_id}` as {yaml.safe_load(encoder_id)!r}, in cards and in bundles"
+        raise ConfigError(f"plugin new {name}", seen, "a name that stays text", f"try {encoder_id}_net")
     for one in list_encoders():
         if one.id == encoder_id:
             seen = f"{one.brought_by} brings an encoder of this name"
@@ -101,5 +108,6 @@ def _checked(name: str) -> list[str]:
 
 
 def _class_name(encoder_id: str) -> str:
-    """my_net -> MyNet; a class named None, True or False cannot be."""
-    return "".join(word[:1].upper() + word[1:] for word in encoder_id.split("_"))
+    """my_net -> MyNet, encoder -> EncoderNet; a class named None, True or False cannot be."""
+    name = "".join(word[:1].upper() + word[1:] for word in encoder_id.split("_"))
+    return f"{name}Net" if name in _IMPORTED else name

@@ -17,8 +17,9 @@ from ..cards import WeightsCard
 from ..errors import RunError, WeightsError
 from ..files import home, sha256_of, write_atomic, write_json
 
-# torch.hub puts the first digits of a file's hash before its ending: resnet18-5c106cde.pth
-_NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.[^.]+$")
+# Publishers put the first digits of a file's hash before its ending, as torch.hub wants it: resnet18-5c106cde.pth.
+# Eight digits that are a date are one.
+_NAMED_HASH = re.compile(r"-(?!(?:19|20)\d\d[01]\d[0-3]\d\.)([0-9a-f]{8,64})\.[^.]+$")
 _BUNDLED = ("models/model.safetensors", "models/model.pt")
 
 
@@ -113,9 +114,9 @@ def record_sha256(card: WeightsCard, digest: str) -> None:
     write_atomic(record_path(card), f"{digest}  {kept_path(card).name}\n")
 
 
-def digits_in_name(path: Path) -> str:
-    """The first digits of the hash that torch hub's cache puts into names; empty for files elsewhere."""
-    named = _NAMED_HASH.search(path.name) if path.parent.parts[-2:] == ("hub", "checkpoints") else None
+def digits_named(card: WeightsCard) -> str:
+    """The first digits of the hash in the name of a file that is fetched; empty where it has none."""
+    named = _NAMED_HASH.search(_file_name(card)) if url_of(card.source) else None
     return named.group(1) if named else ""
 
 
@@ -227,5 +228,5 @@ def _in_torch_cache(card: WeightsCard) -> Iterator[Path]:
     place = os.environ.get("TORCH_HOME")
     cache = Path(place).expanduser() if place else _user_cache() / "torch"
     path = cache / "hub" / "checkpoints" / _file_name(card)
-    if card.sha256 or _NAMED_HASH.search(path.name):
+    if card.sha256 or digits_named(card):
         yield path

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..cards import EncoderCard, WeightsCard, nearest
 from ..errors import WeightsError
 from ..files import require_space, write_atomic
 from ..progress import Progress
-from .fetching import fetch
+from .fetching import fetch, no_weights
 from .sources import (
     candidates,
-    digits_in_name,
+    digits_named,
     in_package,
     kept_path,
     known_sha256,
@@ -40,7 +42,19 @@ _WRAPPERS = (
     "encoder",
     "module",
     "weights",
+    "teacher",  # before its student
 )
+_NO_WEIGHTS = re.compile(r"optim|sched|scaler|callbacks")  # what else such a dictionary holds tensors in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """Tensors of a weights file that lie in one dictionary."""
+
+    tensors: Mapping[str, Tensor]
+    wrapper: (
+        str  # names of the dictionaries around them, with dots; empty: the file itself is that dictionary
+    )
 
 
 def weights_card(card: EncoderCard, tag: str) -> WeightsCard:
@@ -79,7 +93,7 @@ def require(card: WeightsCard, encoder_id: str, say: Progress | None = None) -> 
         if url is None or path == kept_path(card):  # a hub's cache may hold another file of that name
             seen, accepted = differs
             todo = f"damaged or another version: {'remove it' if url else 'install or make it again'}"
-            if card.sha256 is None:
+            if known_sha256(card) != card.sha256:
                 todo += f"; if it is right, remove {record_path(card)}"
             raise WeightsError(f"{where} ({path})", seen, accepted, todo)
     if isinstance(card.source, tuple):
@@ -101,8 +115,8 @@ def _difference(path: Path, card: WeightsCard) -> tuple[str, str] | None:
     if card.size_bytes not in (None, size):
         return f"{size} bytes", f"{card.size_bytes} bytes"
     digest, wanted = remembered_sha256(path), known_sha256(card)
-    if wanted is None and not digest.startswith(digits_in_name(path)):
-        return f"sha256 {digest}", f"sha256 {digits_in_name(path)}..., as its name says"
+    if wanted is None and not digest.startswith(digits_named(card)):
+        return f"sha256 {digest}", f"sha256 {digits_named(card)}..., as its name says"
     if wanted is None:
         record_sha256(card, digest)
     elif digest != wanted:
@@ -152,14 +166,24 @@ def _without_packages(absent: Sequence[str], where: str) -> WeightsError:
     return WeightsError(where, seen, accepted, f"pip install {' '.join(names)}")
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+def read_tensors(path: Path) -> tuple[Mapping[str, Tensor], tuple[str, ...]]:
     """Tensors of a safetensors file or a torch file, read without running code.
 
     Returns:
-        Name -> tensor on the CPU, and sentences about the wrappers that were opened.
+        Name -> tensor on the CPU, and a sentence about the wrapper that was opened.
 
     Raises:
         WeightsError: Absent, damaged, cut short, a pickled module, or without tensors.
+    """
+    likeliest = read_dictionaries(path)[0]
+    return likeliest.tensors, (f"opened the wrapper `{likeliest.wrapper}`",) if likeliest.wrapper else ()
+
+
+def read_dictionaries(path: Path) -> tuple[Opened, ...]:
+    """Every dictionary of tensors in a weights file, the likeliest first; the states of optimisers are left out.
+
+    Raises:
+        WeightsError: As `read_tensors`.
     """
     try:
         with path.open("rb") as file:
@@ -173,11 +197,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     elif head[8:9] == b"{":
         content = _safetensors_file(path)
     else:
-        pointer = head.startswith(b"version https://git-lfs")
-        seen = "a git-lfs pointer, not the file itself" if pointer else f"starts with {head[:16]!r}"
-        todo = "run `git lfs pull`" if pointer else "give the weights themselves"
+        known = no_weights(head)
+        seen = f"{known[0]}, not the file" if known else f"starts with {head[:16]!r}"
+        todo = known[1] if known else "give the weights themselves"
         raise WeightsError(str(path), seen, "safetensors, or a state dict saved by torch.save", todo)
-    return _unwrapped(content, path)
+    found = sorted(_dictionaries(content), key=_unlikely)
+    if not found:
+        raise WeightsError(
+            str(path), "no tensors in it", "a state dict: name -> tensor", "save network.state_dict()"
+        )
+    return tuple(found)
 
 
 def _safetensors_file(path: Path) -> dict[str, Tensor]:
@@ -197,6 +226,7 @@ def _torch_file(path: Path) -> object:
         with warnings.catch_warnings():
             # Of a protocol that torch.save does not write: the file is read or refused, no need to warn.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            warnings.filterwarnings("ignore", message=".*TorchScript archive")  # refused below, in our words
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles raise nearly anything
         if "TorchScript" in str(error):
@@ -216,34 +246,22 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
     return WeightsError(str(path), seen, "a whole weights file", "copy or fetch it again")
 
 
-def _unwrapped(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Open dictionaries around the tensors: `{"state_dict": {...}, "epoch": 3}`."""
-    notes: list[str] = []
-    while isinstance(content, Mapping):
-        tensors = _tensors_in(content)
-        inner = {
-            str(key): value for key, value in content.items() if isinstance(value, Mapping) and _holds(value)
-        }
-        if len(tensors) > len(inner) or not inner:
-            break
-        names = [name for name in _WRAPPERS if name in inner] or sorted(inner)
-        notes.append(f"opened the wrapper `{names[0]}`")
-        content = inner[names[0]]
-    else:
-        tensors = {}
-    if not tensors:
-        raise WeightsError(
-            str(path), "no tensors in it", "a state dict: name -> tensor", "save network.state_dict()"
-        )
-    return tensors, tuple(notes)
-
-
-def _tensors_in(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+def _dictionaries(content: object, wrapper: str = "") -> Iterator[Opened]:
+    """Dictionaries of tensors at any depth: `{"state_dict": {...}, "optimizer": {...}, "epoch": 3}`."""
     import torch
 
-    return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if not isinstance(content, Mapping) or "param_groups" in content:  # an optimiser's state
+        return
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if tensors:
+        yield Opened(tensors=tensors, wrapper=wrapper)
+    for key, value in content.items():
+        if isinstance(value, Mapping) and not _NO_WEIGHTS.search(str(key).lower()):
+            yield from _dictionaries(value, f"{wrapper}.{key}" if wrapper else str(key))
 
 
-def _holds(content: Mapping[Any, Any]) -> bool:
-    """Whether tensors lie in it, at any depth."""
-    return bool(_tensors_in(content)) or any(isinstance(v, Mapping) and _holds(v) for v in content.values())
+def _unlikely(opened: Opened) -> tuple[int, int]:
+    """Known names come first, then many numbers."""
+    names = opened.wrapper.split(".")
+    rank = min(_WRAPPERS.index(name) if name in _WRAPPERS else len(_WRAPPERS) for name in names)
+    return rank, -sum(value.numel() for value in opened.tensors.values())

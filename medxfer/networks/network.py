@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from ..encoders.contract import require_claimed
 from ..plugin import Encoder
 
 
@@ -51,8 +52,14 @@ class Network(nn.Module):
         return self
 
     def features(self, x: Tensor) -> Tensor:
-        """What the head needs of images `(B, C, *spatial)` in [0, 1]."""
-        reduced: Tensor = self.head.reduce(self.encoder(x), x)  # type: ignore[operator]  # Head, see the protocol
+        """What the head needs of images `(B, C, *spatial)` in [0, 1].
+
+        Raises:
+            PluginError: The encoder's maps are not those that it claims.
+        """
+        maps = self.encoder(x)
+        require_claimed(self.encoder, maps)
+        reduced: Tensor = self.head.reduce(maps, x)  # type: ignore[operator]  # Head, see the protocol
         return reduced
 
     def forward(self, x: Tensor) -> Tensor:

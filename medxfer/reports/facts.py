@@ -252,9 +252,7 @@ def run_rows(facts: Facts) -> tuple[tuple[str, str], ...]:
         "patients told apart by": facts.data.get("patient_key"),
         "encoder": encoder.get("id") or facts.receipt.get("encoder"),
         "pretrained weights": f"{weights}, trained on {trained_on}" if trained_on else weights,
-        "images": f"preset {images['preset']}, {images.get('size', '?')} pixels a side"
-        if "preset" in images
-        else None,
+        "images": f"preset {images['preset']}, {_size(images.get('size'))}" if "preset" in images else None,
         "threshold": _threshold(facts),
         "temperature": f"{facts.scores['temperature']:.3g}, fitted on val"
         if _has(facts, "temperature")
@@ -329,3 +327,10 @@ def _number(text: str | None) -> float | None:
         return float(text or "")
     except ValueError:
         return None
+
+
+def _size(size: object) -> str:
+    """`128 pixels a side`, or `64 x 64 x 32 voxels`."""
+    if isinstance(size, list | tuple):
+        return " x ".join(map(str, size)) + (" voxels" if len(size) == 3 else " pixels")
+    return f"{size or '?'} a side"

@@ -25,6 +25,7 @@ from .number_checks import (
 )
 from .offline import reaching_out
 from .package_checks import (
+    check_builds,
     check_card_file,
     check_entry_point,
     check_fetches_nothing,
@@ -47,7 +48,7 @@ from .training_checks import check_chain, check_freezing, check_gradients, check
 Function = Callable[[Subject], str | None]
 
 # Without these nothing can be looked at.
-_GROUND: tuple[Function, ...] = (check_entry_point, check_fetches_nothing, check_attributes)
+_GROUND: tuple[Function, ...] = (check_entry_point, check_fetches_nothing, check_builds, check_attributes)
 # Run first: a fault here has consequences in others, which are folded under it.
 _FIRST: tuple[Function, ...] = (
     check_card,
@@ -169,7 +170,7 @@ def _run(function: Function, subject: Subject) -> tuple[str | None, str]:
 def _expected_by_card(subject: Subject) -> Mapping[str, str]:
     try:
         return subject.card.expected_failures
-    except Exception:  # a broken card is what check_card_file tells
+    except (Exception, SystemExit):  # a broken card is what check_card_file tells
         return {}
 
 

@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..bundle.schema import EncoderSpec
@@ -14,6 +15,7 @@ from ..encoders.loading import create_encoder
 from ..encoders.receipt import Row
 from ..encoders.registry import Listing, list_encoders
 from ..encoders.sources import on_this_machine
+from ..encoders.undisturbed import cause_of, undisturbed
 from ..errors import MedxferError
 from .import_probe import side_effects
 from .offline import reaching_out
@@ -51,9 +53,11 @@ def check_entry_point(subject: Subject) -> str | None:
 def _loaded(listing: Listing) -> tuple[Callable[..., Any], str]:
     assert listing.entry is not None  # a clash has none, and has an error
     try:
-        return listing.entry.load(), listing.entry.value
-    except Exception as error:
-        text = f"`{listing.entry.value}` cannot be loaded: {type(error).__name__}: {error}"
+        with undisturbed():
+            return listing.entry.load(), listing.entry.value
+    except (Exception, SystemExit) as error:
+        why = cause_of(error) if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        text = f"`{listing.entry.value}` cannot be loaded: {why}"
         raise CheckFailed(f"{text}; import the package in Python to see where") from error
 
 
@@ -74,16 +78,28 @@ def _same_options(value: str, taken: dict[str, Any], card: EncoderCard) -> None:
 def check_fetches_nothing(subject: Subject) -> None:
     """27: building reaches for no network and reads no weights file."""
     advice = "let medxfer find weights by the card"
-    problem: Exception | None = None
-    with reaching_out() as reached:
-        try:
-            subject.build_anew()
-        except Exception as error:
-            problem = error
+    with reaching_out() as reached, suppress(Exception, SystemExit):  # why it fails: check_builds
+        subject.build_anew()
     require(not reached, f"building reaches for {reached[0] if reached else ''}; {advice}")
-    if problem is not None:
-        text = (str(problem).splitlines() or [""])[0]
-        raise CheckFailed(f"cannot be built in {subject.spatial_dims}D: {text}") from problem
+
+
+def check_builds(subject: Subject) -> None:
+    """28: it can be built; the whole cause where it cannot."""
+    if subject.is_built:
+        return
+    try:
+        subject.build_anew()
+    except (Exception, SystemExit) as error:
+        said = [
+            f"{error.where}: {error.seen}; {error.todo}"
+            if isinstance(error, MedxferError)
+            else cause_of(error)
+        ]
+        for cause in (error, error.__cause__):
+            if cause is not None and not isinstance(cause, MedxferError | SystemExit):
+                text = f"{type(cause).__name__}: {cause}"
+                said = [text] if cause is error else [*said, text]
+        raise CheckFailed(f"cannot be built in {subject.spatial_dims}D: " + "\n".join(said)) from error
 
 
 def check_import(subject: Subject) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
 
+from ..encoders.contract import attribute_fault
 from ..plugin import Normalise
 from .subject import Subject, eval_maps, explained, relative_difference, require
 
@@ -15,23 +15,8 @@ _ODD_SIZES: dict[int, tuple[tuple[int, ...], ...]] = {2: ((71, 71), (65, 79)), 3
 
 def check_attributes(subject: Subject) -> None:
     """4: the attributes of the contract, right types, equal lengths."""
-    encoder = subject.encoder()
-    for name in ("spatial_dims", "in_channels", "channels", "strides", "stages", "normalise"):
-        require(hasattr(encoder, name), f"`{name}` is missing: set it in __init__")
-    stages = encoder.stages
-    require(
-        isinstance(stages, nn.ModuleList), f"`stages` is a {type(stages).__name__}: make it an nn.ModuleList"
-    )
-    count = len(encoder.stages)
-    for name in ("channels", "strides"):
-        seen = len(getattr(encoder, name))
-        require(seen == count, f"`{name}` has {seen} entries, `stages` {count}: one per stage")
-    dims = subject.spatial_dims
-    require(encoder.spatial_dims == dims, f"`spatial_dims` is {encoder.spatial_dims}, built with {dims}")
-    require(encoder.in_channels == 3, f"`in_channels` is {encoder.in_channels}, built with 3")
-    for index, stride in enumerate(encoder.strides):
-        right = isinstance(stride, tuple) and len(stride) == dims
-        require(right, f"strides[{index}] is {stride!r}: a tuple of {dims}, one per axis, cumulative")
+    fault = attribute_fault(subject.encoder(), subject.spatial_dims, in_channels=3)
+    require(fault is None, str(fault))
 
 
 def check_card(subject: Subject) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..cards import EncoderCard
 from ..encoders.registry import Listing, build, card_of, list_encoders
+from ..encoders.undisturbed import cause_of, undisturbed
 from ..errors import MedxferError
 from ..plugin import Encoder
 
@@ -80,8 +81,14 @@ class Subject:
         """A newly built one, with the same weights each time."""
         torch.manual_seed(0)
         if self._make is not None:
-            return self._make(in_channels)
+            with undisturbed():
+                return self._make(in_channels)
         return build(self.id, spatial_dims=self.spatial_dims, in_channels=in_channels)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the one with three channels could be built."""
+        return 3 in self._built
 
     def build_anew(self) -> None:
         """Build the one with three channels, of which `encoder` gives copies."""
@@ -128,6 +135,5 @@ def explained(what: str, advice: str) -> Iterator[None]:
         raise
     except MedxferError as error:
         raise CheckFailed(f"{what}: {error.where}: {error.seen}; {error.todo}") from error
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise CheckFailed(f"{what}: {type(error).__name__}: {first}; {advice}") from error
+    except (Exception, SystemExit) as error:
+        raise CheckFailed(f"{what}: {cause_of(error)[:200]}; {advice}") from error

@@ -6,13 +6,19 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..networks.decoder import Decoder
 from ..networks.heads import ClassificationHead
 from ..networks.network import Network
 from ..plugin import Encoder
-from .subject import Subject, explained, require
+from .subject import CheckFailed, Subject, explained, require
+
+
+# Of the input's size. The first passes by the kinks of ReLU and max-pooling; the second is far above what a part
+# that works in float32 rounds.
+_STEPS = (1e-7, 1e-4)
+_SLOPE_TOLERANCE = 5e-3
 
 
 def check_chain(subject: Subject) -> None:
@@ -49,7 +55,10 @@ def check_freezing(subject: Subject) -> None:
 
 
 def check_modes(subject: Subject) -> None:
-    """13: `train()` and `eval()` reach every child, `requires_grad` is respected, no stage detaches its input."""
+    """13: `train()` and `eval()` reach every child, `requires_grad` is respected, no stage detaches its input.
+
+    Nor a part of it, such as a shortcut.
+    """
     encoder = subject.encoder()
     for mode in (True, False):
         encoder.train(mode)
@@ -71,15 +80,87 @@ def check_modes(subject: Subject) -> None:
         if state.requires_grad:
             reached = torch.autograd.grad(state.square().mean(), [entering], allow_unused=True)
         require(reached[0] is not None, f"stage {index} detaches its input: nothing before it can learn")
+    _require_whole_gradients(subject)
+
+
+def _require_whole_gradients(subject: Subject) -> None:
+    """What each stage passes back is the derivative of what it gives, by central differences in float64."""
+    encoder = subject.encoder().double()
+    generator = torch.Generator().manual_seed(2)
+    side = min(subject.size)  # float64 is slow, most of all in 3D
+    state = subject.images(batch=1, size=(side,) * subject.spatial_dims).double()
+    for index in range(len(encoder.stages)):
+        # Maps behind a ReLU are 0 in many places, and a max-pooling of equal numbers has no derivative there.
+        entering = state.detach() + 0.05 * _size(state) * _noise(state, generator)
+        leaf = entering.clone().requires_grad_()
+        state = encoder.forward_features(leaf, index, index + 1)[-1]
+        weights, direction = _noise(state, generator), _noise(entering, generator)
+        (gradient,) = torch.autograd.grad((state * weights).sum(), [leaf])
+        passed = float((gradient * direction).sum())
+        for step in _STEPS:
+            measured = _slope(encoder, index, entering, direction, step, weights)
+            # Against the gradient's size, too: a slope happens to be near 0.
+            allowed = _SLOPE_TOLERANCE * (abs(measured) + abs(passed) + float(gradient.norm()))
+            if abs(measured - passed) <= allowed:
+                break
+        else:
+            text = f"stage {index} passes back a slope of {passed:.3g}, its output has {measured:.3g}"
+            raise CheckFailed(f"{text}: part of its input is detached, or changed in place")
+
+
+def _slope(
+    encoder: Encoder, index: int, entering: Tensor, direction: Tensor, step: float, weights: Tensor
+) -> float:
+    """How fast the weighted sum of a stage's output changes along `direction`, measured."""
+    length = step * _size(entering)
+    ends = []
+    with torch.no_grad():
+        for shift in (length, -length):
+            ends.append(encoder.forward_features(entering + shift * direction, index, index + 1)[-1])
+    return float(((ends[0] - ends[1]) * weights).sum()) / (2 * length)
+
+
+def _size(state: Tensor) -> float:
+    """The root of the mean square, not 0."""
+    return float(state.detach().square().mean().sqrt().clamp_min(1e-12))
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype)
 
 
 def check_gradients(subject: Subject) -> None:
-    """14: every parameter gets a gradient."""
+    """14: every parameter gets a gradient, and not one of 0 everywhere.
+
+    A layer that begins at 0 hides what lies before it, and training skips blocks by chance; so the zeros are
+    looked for a second time, in evaluation mode with parameters moved a little.
+    """
     encoder = subject.encoder().train()
-    torch.stack([found.square().mean() for found in encoder(subject.images())]).sum().backward()
+    _backward(encoder, subject)
+    zeros: list[str] = []
     for name, parameter in encoder.named_parameters():
         advice = "delete unused parts (DistributedDataParallel refuses them by default)"
         require(parameter.grad is not None, f"`{name}` gets no gradient; {advice}")
+        if parameter.grad is not None and not parameter.grad.any():
+            zeros.append(name)
+    if not zeros:
+        return
+    moved = subject.encoder()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise * 0.1 * (float(parameter.square().mean().sqrt()) or 0.5))
+    _backward(moved, subject)
+    gradients = {name: parameter.grad for name, parameter in moved.named_parameters()}
+    for name in zeros:
+        gradient = gradients[name]
+        text = f"`{name}` gets a gradient of 0 everywhere: what it is in changes no map; take it out or mend that"
+        require(gradient is not None and bool(gradient.any()), text)
+
+
+def _backward(encoder: Encoder, subject: Subject) -> None:
+    torch.stack([found.square().mean() for found in encoder(subject.images())]).sum().backward()
 
 
 def check_heads(subject: Subject) -> str | None:

@@ -64,6 +64,19 @@ def test_bundle_is_typed(tmp_path: Path) -> None:
     assert not bundle.trusted
 
 
+def test_list_of_exclusions_lies_in_the_bundle_else_where_one_works_else_with_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, GOOD.replace("data:", "data:\n  exclude: leave.txt", 1))
+    monkeypatch.chdir(tmp_path)
+
+    assert load_bundle(folder).data.exclude == "leave.txt"
+    (tmp_path / "leave.txt").touch()
+    assert load_bundle(folder).data.exclude == str(tmp_path / "leave.txt")
+    (folder / "leave.txt").touch()
+    assert load_bundle(folder).data.exclude == str(folder / "leave.txt")
+
+
 def test_phases_take_what_training_says(tmp_path: Path) -> None:
     bundle = resolve_phases(load_bundle(write(tmp_path, GOOD)))
 

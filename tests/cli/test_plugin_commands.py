@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from medxfer.cards import read_cards
 from medxfer.cli import main
 from medxfer.encoders.registry import list_encoders
-from medxfer.encoders.scaffold import rendered
-from medxfer.testing import all_checks
+from medxfer.encoders.scaffold import rendered, write_plugin
+from medxfer.testing import CHECKS, Subject, all_checks
 from tests.testing.sites import TINY, Site, card
 
+BY_NAME = {check.__name__: check for check in CHECKS}
 TINYCONV = Path(__file__).parents[2] / "plugins" / "medxfer-tinyconv"
 ADAPTER = TINY + "\ndef adapt(name, *, spatial_dims, in_channels):\n    return Tiny(in_channels, int(name))\n"
 
@@ -102,8 +106,30 @@ def test_disabled_plugins_are_said_to_be_left_out(
     code, _, said = run(capsys, "encoders", "good")
 
     assert "good (left out by MEDXFER_DISABLE_PLUGINS)" in " ".join(listed.split())
+    assert "encoder good of good-net 1.0" in said
+    assert "MEDXFER_DISABLE_PLUGINS is set" in run(capsys, "plugin", "check", "good")[2]
+    assert "MEDXFER_DISABLE_PLUGINS is set" in run(capsys, "plugin", "check", "good-net")[2]
     assert "good " not in run(capsys, "encoders")[1]
     assert (code, "MEDXFER_DISABLE_PLUGINS is set" in said) == (3, True)
+
+
+@pytest.mark.usefixtures("broken")
+def test_one_side_of_a_clash_that_is_disabled_is_said_to_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDXFER_DISABLE_PLUGINS", "clash-two")
+
+    found = {one["name"]: one for one in json.loads(run(capsys, "plugin", "list", "--json")[1])}
+
+    assert [found[name]["is_disabled"] for name in ("clash-one", "clash-two")] == [False, True]
+    assert not found["clash-one"]["errors"]
+    assert not found["clash-two"]["errors"]
+
+
+def test_plugin_that_prints_breaks_no_json(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    site.add("chatty-net", encoders={"chatty": "chatty_net:build"}, code="print('hello')\n" + TINY)
+
+    assert json.loads(run(capsys, "encoders", "chatty", "--json")[1])["channels"] == [8, 8]
 
 
 @pytest.mark.usefixtures("broken")
@@ -139,6 +165,13 @@ def test_encoders_are_chosen_by_dimensions_and_modality(capsys: pytest.CaptureFi
     assert "good" not in deep
     assert {"resnet18", "tinyconv"} <= deep & seen & set(flat)
     assert "good" not in seen  # its card names no modality
+    photographs = json.loads(run(capsys, "encoders", "--modality", "pathology", "--json")[1])
+    assert "efficientnet_lite0" in {one["id"] for one in photographs}  # `any 2D`
+    code, _, said = run(capsys, "encoders", "--modality", "bogus")
+    assert code == 2
+    assert "'bogus'" in said
+    assert "xray" in said
+    assert run(capsys, "encoders", "resnet18", "--dims", "3")[0] == 2
     assert flat["resnet18"]["parameters"]["2"] == 11176512
 
 
@@ -159,6 +192,48 @@ def test_one_encoder_is_told_with_everything_on_its_card(capsys: pytest.CaptureF
     facts = json.loads(run(capsys, "encoders", "efficientnet_lite0", "--json")[1])
     assert facts["weights"][0]["here"] is True
     assert facts["channels"] == [16, 24, 40, 112, 320]
+
+
+def test_weights_are_shown_by_their_full_name(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "encoders", "resnet50.imagenet")
+    facts = json.loads(run(capsys, "encoders", "resnet50.imagenet", "--json")[1])
+    unknown, _, said = run(capsys, "encoders", "resnet50.imagnet")
+
+    assert code == 0
+    assert "resnet50.imagenet" in out
+    assert "resnet50.radimagenet" not in out
+    assert [one["tag"] for one in facts["weights"]] == ["imagenet"]
+    assert (unknown, "did you mean imagenet" in said) == (3, True)
+
+
+MANY = """
+    t{number}:
+      source: hf:nobody/weights/{number}.safetensors
+      sha256: null
+      size_bytes: null
+      licence: MIT
+      citation: A paper.
+      trained_on: photographs of set {number}
+      in_channels: 3
+      mean: [0.5, 0.5, 0.5]
+      std: [0.5, 0.5, 0.5]
+"""
+
+
+def test_many_weights_are_a_table_and_one_of_them_is_told_whole(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = "  weights:" + "".join(MANY.format(number=one) for one in range(7))
+    site.add("many-net", encoders={"many": "many_net:build"}, cards=card("many", weights=weights))
+
+    out = run(capsys, "encoders", "many")[1]
+    one = run(capsys, "encoders", "many.t5")[1]
+
+    assert sum(line.strip().startswith("t") for line in out.splitlines()) == 7
+    assert len(out.splitlines()) < 25
+    assert "medxfer encoders many.TAG" in out
+    assert "photographs of set 5" in one
+    assert "photographs of set 4" not in one
 
 
 @pytest.mark.usefixtures("broken")
@@ -213,9 +288,9 @@ def test_plugin_check_tells_of_a_plugin_that_cannot_be_loaded(
 
     assert code == 3
     assert "entry_point: `lost_net:build` cannot be loaded: ModuleNotFoundError" in out
-    assert "26 more follow from this" in out
+    assert "27 more follow from this" in out
     told = json.loads(run(capsys, "plugin", "check", "lost-net", "--json")[1])["lost"]
-    assert [one["state"] for one in told] == ["failed", *["follows"] * 26]
+    assert [one["state"] for one in told] == ["failed", *["follows"] * 27]
 
 
 def test_expected_failure_on_the_card_is_told_with_its_reason(
@@ -233,7 +308,8 @@ def test_expected_failure_on_the_card_is_told_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    "name", ["", "My Net", "../up", "9net", "net.work", "a" * 41, "net--work", "none", "-x"]
+    "name",
+    ["", "My Net", "../up", "9net", "net.work", "a" * 41, "net--work", "none", "-x", "on", "null", "yes"],
 )
 def test_plugin_new_refuses_what_is_no_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
@@ -258,6 +334,24 @@ def test_plugin_new_refuses_what_is_there(
 
     assert (code, "medxfer 0.1.0 brings an encoder of this name" in said) == (3, True)
     assert [one.name for one in tmp_path.iterdir()] == ["medxfer-lung-net"]
+
+
+@pytest.mark.parametrize("name", ["normalise", "encoder", "check", "class", "type", "nn", "y", "e5", "a_b"])
+def test_plugin_new_writes_what_works_under_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    package = write_plugin(name, tmp_path)
+    monkeypatch.syspath_prepend(str(package / "src"))
+
+    module = importlib.import_module(f"medxfer_{name}")
+    cards = read_cards(package / "src" / f"medxfer_{name}" / "cards.yaml")
+    subject = Subject(name, 2, make=lambda count: module.build(spatial_dims=2, in_channels=count), card=cards[name])
+
+    for check in ("builds", "attributes", "card", "maps", "in_channels", "normalisation"):
+        BY_NAME[f"check_{check}"](subject)
+    points = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    assert points["medxfer.encoders"] == {name: f"medxfer_{name}:build"}
+    compile((package / "tests" / f"test_{name}.py").read_text(encoding="utf-8"), "test.py", "exec")
 
 
 def test_plugin_new_writes_the_package_that_tinyconv_is() -> None:

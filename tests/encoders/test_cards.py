@@ -66,9 +66,22 @@ def test_one_number_a_stage_is_for_every_axis(tmp_path: Path) -> None:
     assert card.strides_in(3) == ((2, 2, 2), (4, 4, 4))
 
 
+def test_weights_are_for_the_encoders_dimensions_unless_their_card_says_less(tmp_path: Path) -> None:
+    content = copy.deepcopy(GOOD)
+    content["foo"] |= {"strides": [2, 4], "parameters": {2: 10, 3: 20}, "spatial_dims": [2, 3]}
+    content["foo"]["weights"]["volumes"] = {**content["foo"]["weights"]["chest"], "spatial_dims": [3]}
+
+    card = read_cards(write(tmp_path, content))["foo"]
+
+    assert [weights.spatial_dims for weights in card.weights] == [(2, 3), (3,)]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
+        (("foo", "weights", "chest", "spatial_dims"), [2], r"chest\.spatial_dims.*\(3,\)|\[3\]"),
+        (("foo", "weights", "chest", "spatial_dims"), "3D", "chest.spatial_dims"),
+        (("foo", "key_maps"), 3, "foo.key_maps"),
         (("foo", "chanels"), [8, 16], "foo.chanels.*did you mean channels"),
         (("foo", "licence"), None, "no `licence`.*SPDX"),
         (("foo", "channels"), [8, 16, 32], "2 strides, 3 channels"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from medxfer.encoders import registry
 from medxfer.encoders.registry import Listing, build, card_of, list_encoders
 from medxfer.errors import PluginError
 
@@ -178,6 +179,87 @@ def test_build_outside_the_contract_is_refused(site: Site, function: str, words:
         build("odd", spatial_dims=2, in_channels=1)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("self.stages =", "self.parts =", "`stages` is missing: set it in __init__"),
+        ("self.normalise =", "self.normalize =", "`normalise` is missing"),
+        ("self.channels, self.strides", "self.channels, self.steps", "`strides` is missing"),
+        ("((2, 2),)", "(2,)", r"strides\[0\] is 2: a tuple of 2, one per axis"),
+        ("((2, 2),)", "((2, 2), (4, 4))", "`strides` has 2 entries, `stages` 1: one per stage"),
+        ("(width,),", "(width, width),", "`channels` has 2 entries, `stages` 1"),
+        ("(width,),", "width,", "`channels` is a int: make it a tuple"),
+        ("(width,),", "('8',),", r"channels\[0\] is '8': a whole number above 0"),
+        ("nn.ModuleList(", "nn.Sequential(*", "`stages` is a Sequential: make it an nn.ModuleList"),
+        ("self.in_channels = 2,", "self.in_channels = 3,", "`spatial_dims` is 3, built with 2"),
+        ("= 2, in_channels", "= 2, 7", "`in_channels` is 7, built with 1"),
+    ],
+)
+def test_encoder_without_the_parts_of_the_contract_is_refused(
+    site: Site, old: str, new: str, words: str
+) -> None:
+    assert BUILD.count(old) == 1
+    name = f"parts{abs(hash((old, new)))}"
+    site.add(name, encoders={"parted": f"{name}:build"}, code=BUILD.replace(old, new))
+
+    with pytest.raises(PluginError, match=rf"(?s)parted of {name} 1\.0.*{words}"):
+        build("parted", spatial_dims=2, in_channels=1)
+
+
+EXITS = {
+    "at_import": ("import sys\nsys.exit(7)\n", r"cannot be loaded: it calls sys\.exit\(7\)"),
+    "at_build": (
+        BUILD.replace('raise ValueError("2D only")', "raise SystemExit").replace("!= 2", "== 2"),
+        r"build failed: it calls sys\.exit\(None\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("when", EXITS)
+def test_plugin_that_ends_the_process_is_a_broken_plugin(site: Site, when: str) -> None:
+    code, words = EXITS[when]
+    site.add(f"exit-{when}", encoders={"exiting": f"exit_{when}:build"}, code=code)
+
+    with pytest.raises(PluginError, match=rf"(?s)exit-{when} 1\.0.*{words}"):
+        build("exiting", spatial_dims=2, in_channels=1)
+
+
+def test_interruption_while_a_plugin_loads_is_no_fault_of_the_plugin(site: Site) -> None:
+    site.add("stop-net", encoders={"stop": "stop_net:build"}, code="raise KeyboardInterrupt\n")
+
+    with pytest.raises(KeyboardInterrupt):
+        build("stop", spatial_dims=2, in_channels=1)
+
+
+def test_loading_a_plugin_writes_nothing_to_stdout_and_keeps_the_threads(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threads = torch.get_num_threads()
+    loud = "print('welcome')\nimport torch\ntorch.set_num_threads(3)\n" + BUILD
+    site.add("loud-net", encoders={"loud": "loud_net:build"}, code=loud)
+
+    build("loud", spatial_dims=2, in_channels=1)
+
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "welcome\n")
+    assert torch.get_num_threads() == threads
+
+
+def test_card_under_another_id_names_both(site: Site) -> None:
+    site.add("slip-net", encoders={"slip": "slip_net:build"}, cards=CARD.format(name="slipp"))
+
+    assert listed("slip").error == "cards.yaml has `slipp`, the entry point is `slip`; give both one name"
+
+
+def test_value_of_an_option_that_fails_is_named_with_its_default() -> None:
+    with pytest.raises(PluginError) as caught:
+        build("tinyconv", spatial_dims=2, in_channels=1, options={"width": 6})
+
+    assert caught.value.seen.startswith("build failed with width=6: ValueError: num_channels")
+    assert "width=16" in caught.value.accepted
+    assert caught.value.todo.startswith("change `width`")
+
+
 @pytest.mark.parametrize("value", ["1", "all", "off-net", "OFF_NET", "offed"])
 def test_plugins_can_be_disabled(site: Site, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     site.add("off-net", encoders={"offed": "off_net:build"})
@@ -198,10 +280,10 @@ def test_unknown_encoder_names_the_nearest() -> None:
 
 
 def test_known_but_absent_encoder_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEDXFER_DISABLE_PLUGINS", "all")
+    monkeypatch.setattr(registry, "KNOWN_PACKAGES", {"nimbus": "medxfer-nimbus"})
 
-    with pytest.raises(PluginError, match="pip install medxfer-efficientnet-lite"):
-        build("efficientnet_lite0", spatial_dims=2, in_channels=1)
+    with pytest.raises(PluginError, match="pip install medxfer-nimbus"):
+        build("nimbus", spatial_dims=2, in_channels=1)
 
 
 def test_dimensions_and_options_are_checked_against_the_card(site: Site) -> None:

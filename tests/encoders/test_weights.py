@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,16 @@ def test_pickled_module_is_refused_unread(tmp_path: Path) -> None:
         read_tensors(path)
 
 
+def test_torchscript_program_is_refused_without_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that TorchScript is old
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
+
+    with pytest.raises(WeightsError, match="TorchScript program, which holds code"):
+        read_tensors(path)
+
+
 def test_pickle_that_would_run_code_does_not(tmp_path: Path) -> None:
     import pickle
 
@@ -146,9 +157,13 @@ def test_pickle_that_would_run_code_does_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"<!DOCTYPE html><html>", "starts with"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
-        (b"", "starts with"),
+        (b"<!DOCTYPE html><html>", r"a page \(HTML\), not the file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "git-lfs pointer, not the file(?s:.*)git lfs pull",
+        ),
+        (b"", "an empty file"),
+        (b"GIF89a", "starts with"),
     ],
 )
 def test_what_is_no_weights_file_is_named(tmp_path: Path, content: bytes, words: str) -> None:

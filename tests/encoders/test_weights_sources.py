@@ -312,6 +312,40 @@ def test_torch_cache_is_taken_without_a_stated_hash_where_the_name_has_it(
     assert (path == cached) is right
 
 
+@pytest.mark.parametrize("digits", ["01234567", DIGEST[:8]])
+def test_hash_in_a_publishers_file_name_is_checked_when_it_is_fetched(
+    server: Server, place: Path, digits: str
+) -> None:
+    server.files[f"resnet-{digits}.pth"] = CONTENT
+    published = card(server.url(f"resnet-{digits}.pth"), None, None)
+
+    if digits == DIGEST[:8]:
+        assert require(published, "foo") == kept_path(published)
+        return
+    with pytest.raises(
+        WeightsError, match=rf"(?s)seen: +sha256 {DIGEST}.*sha256 {digits}\.\.\., as its name"
+    ):
+        require(published, "foo")
+    assert not list((place / "home" / "weights").glob("*"))
+
+
+def test_hash_in_a_publishers_file_name_is_checked_where_it_was_put_by_hand(place: Path) -> None:
+    published = card("https://example.org/resnet-01234567.pth", None, None)
+    write(kept_path(published))
+
+    with pytest.raises(WeightsError, match=r"(?s)as its name says.*remove it") as refused:
+        require(published, "foo")
+
+    assert ".sha256" not in refused.value.todo  # nothing was recorded
+    assert not record_path(published).exists()
+
+
+def test_date_in_a_file_name_is_no_hash(server: Server) -> None:
+    server.files["resnet-20210831.pth"] = CONTENT
+
+    assert require(card(server.url("resnet-20210831.pth"), None, None), "foo").is_file()
+
+
 def test_listing_fetches_and_hashes_nothing(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

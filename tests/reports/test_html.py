@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from medxfer.data.listing.patients import ALONE
 from medxfer.errors import DataError
+from medxfer.evaluation.figures import FigureData
 from medxfer.reports.html import write_report
 from medxfer.run_folder import FileName, RunFolder
 from tests.reports.made_run import make_run
@@ -123,6 +125,30 @@ def test_three_classes_are_drawn(tmp_path: Path) -> None:
 
     for name in ("normal: AUROC", "bacterial: AUROC", "viral: AUROC"):
         assert name in words
+
+
+def test_a_table_stands_in_the_page_as_a_table(copied: RunFolder) -> None:
+    data = {"columns": ["Case", "Dice"], "rows": [["a < b & $c$", "0.10"]]}
+    empty = FigureData(kind="table", title="Nothing here", data={"columns": ["Case", "Dice"], "rows": []})
+    copied.write(
+        "figures.json", [FigureData(kind="table", title="Worst", data=data).to_plain(), empty.to_plain()]
+    )
+
+    text, page = page_of(copied)
+
+    assert '<th scope="row">a &lt; b &amp; $c$</th><td>0.10</td>' in text
+    assert "Nothing here Case Dice none" in " ".join(page.words.split())
+    assert page.open == []
+
+
+def test_unknown_patients_are_said_before_the_scores_are_believed(copied: RunFolder) -> None:
+    about = copied.read("run.json")
+    copied.write("run.json", about | {"data": about["data"] | {"patient_key": ALONE}})
+
+    words = page_of(copied)[1].words
+
+    assert "Nothing tells which images are of one patient" in words[: words.index("What was run")]
+    assert "No patient is in more than one split" not in words
 
 
 @pytest.mark.parametrize(

@@ -223,6 +223,9 @@ def test_a_bundle_of_findings_runs_as_init_wrote_it(run: RunFolder) -> None:
     assert {"p_bright", "p_stripes", "predicted"} <= rows[0].keys()
     assert any("stripes?" in row["label"] for row in rows)
     assert run.has("report.html")
+    report = run.path("report.html").read_text(encoding="utf-8")
+    assert "each finding by its share of the training cases" in report
+    assert "most frequent class" not in report
     counts = count_table(read_facts(run))
     assert counts is not None
     assert counts.head == ("", "bright", "stripes", "none", "all")
@@ -238,3 +241,19 @@ def test_predictions_of_the_opened_run_are_those_of_the_run(run: RunFolder) -> N
     for before, after in zip(rows, again, strict=True):
         assert float(before["p_bright"]) == pytest.approx(float(str(after["p_bright"])), abs=1e-4)
         assert before["predicted"] == after["predicted"]
+
+
+def test_exported_bundle_keeps_each_findings_threshold_and_says_so(run: RunFolder) -> None:
+    rows, thresholds = run.read("predictions/test.csv"), run.read("scores.json")["threshold"]["by_finding"]
+    exported = run.root / "bundle"
+
+    opened = open_run(exported)
+
+    assert opened.calibration["threshold"]["by_finding"] == thresholds
+    said = [row["predicted"] for row in opened.predict([row["file"] for row in rows])]
+    assert said == [row["predicted"] for row in rows]
+    readme = (exported / "docs" / "README.md").read_text(encoding="utf-8")
+    assert all(
+        f"`{name}` from {value:.6g} on" in " ".join(readme.split()) for name, value in thresholds.items()
+    )
+    assert "Findings" in (exported / "configs" / "train.yaml").read_text(encoding="utf-8")

@@ -173,6 +173,60 @@ class DetachesItsInput(Sound):
         return states
 
 
+class Shortcut(nn.Module):
+    """A convolution beside a shortcut through which no gradient goes."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, 3, 2, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(x) + self.shortcut(x.detach())
+
+
+class DetachesItsShortcut(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.stages[1] = Shortcut(8, 16)
+
+
+class Silenced(nn.Module):
+    """A parameter whose gradient is 0 whatever comes in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0 * self.bias.view(1, -1, 1, 1)
+
+
+class ZeroGradient(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.stages[2].append(Silenced(32))
+
+
+class Flat(Sound):
+    """Its middle stage gives next to a constant: nothing before it learns."""
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        self.stages[1].append(nn.Hardtanh(-1e-9, 1e-9))
+
+
+class CannotBeBuilt(Sound):
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__(in_channels)
+        raise ValueError("no cuda here\nset FOO=1")
+
+
+class EndsTheProcess(Sound):
+    def as_map(self, index: int, state: Tensor, size: tuple[int, ...]) -> Tensor:
+        raise SystemExit(7)
+
+
 class StaysInTraining(Sound):
     def train(self, mode: bool = True) -> Sound:
         super().train(mode)
@@ -235,6 +289,11 @@ FAULTS = [
     ("check_fetches_nothing", FetchesItsWeights, "reaches for 127.0.0.1"),
     ("check_stages_own_everything", SharedParameter, r"stages.1.0.weight` is in stages \[1, 2\]"),
     ("check_modes", DetachesItsInput, "stage 1 detaches its input"),
+    ("check_modes", DetachesItsShortcut, "stage 1 passes back .* part of its input is detached"),
+    ("check_gradients", ZeroGradient, "`stages.2.3.bias` gets a gradient of 0 everywhere"),
+    ("check_gradients", Flat, "gets a gradient of 0 everywhere"),
+    ("check_builds", CannotBeBuilt, "ValueError: no cuda here\nset FOO=1"),
+    ("check_maps", EndsTheProcess, r"it calls sys\.exit\(7\)"),
     ("check_modes", StaysInTraining, r"eval\(\) does not reach `stages.2`"),
     ("check_heads", AddsMapsInTraining, "no linear head can be trained on it"),
     ("check_channels_last", AssumesMemoryOrder, "differs by .* with channels_last"),

@@ -194,6 +194,24 @@ def test_everything_follows_from_an_entry_point_that_cannot_be_loaded(site: Site
     }
 
 
+def test_failed_build_is_told_by_a_check_of_its_own(site: Site) -> None:
+    code = TINY.replace("return Tiny(in_channels, width)", "raise OSError('no such\\ndevice')", 1)
+    site.add("unbuilt-net", encoders={"unbuilt": "unbuilt_net:build"}, code=code, cards=card("unbuilt"))
+
+    found = {one.check: one for one in (check.outcome() for check in all_checks("unbuilt"))}
+
+    assert [name for name, one in found.items() if one.state == "failed"] == ["builds"]
+    assert "encoder unbuilt of unbuilt-net 1.0" in found["builds"].text
+    assert "OSError: no such\ndevice" in found["builds"].text
+    assert found["maps"].root == "builds"
+
+
+def test_plugin_that_ends_the_process_is_told_as_one(site: Site) -> None:
+    site.add("exit-net", encoders={"exits": "exit_net:build"}, code="raise SystemExit(7)\n")
+
+    assert "cannot be loaded: it calls sys.exit(7)" in fault("exits", "check_entry_point")
+
+
 def test_unknown_encoder_fails_with_the_way_to_look() -> None:
     found = Check(subject=Subject("nowhere", 2), function=BY_NAME["check_entry_point"]).outcome()
 
