@@ -117,7 +117,7 @@ class EncoderSpec:
     weights: str = "none"  # a tag of the card, a path, or `none`
     in_channels: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
-    min_coverage: float = 0.95  # share of the parameters, of all and of each stage's, that must come from the file
+    min_coverage: float = 0.95  # share of the parameters, of all and of each stage, that the file must fill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -219,7 +219,12 @@ def _table_of_weights(found: Sequence[WeightsCard]) -> Table:
 
     from ..encoders.sources import on_this_machine
 
-    columns = (Column("weights", no_wrap=True), Column("here"), Column("licence"), Column("trained on"))
+    columns = (
+        Column("weights", no_wrap=True),
+        Column("here"),
+        Column("licence"),
+        Column("trained on", no_wrap=True),
+    )
     table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for one in found:
         here = "yes" if on_this_machine(one) else "no"

@@ -59,7 +59,8 @@ def require_claimed(encoder: Encoder, maps: Sequence[Tensor]) -> None:
     Raises:
         PluginError: Another number of maps, axes or channels.
     """
-    if torch.jit.is_tracing():  # numbers are tensors there, and eager calls have been here before
+    # Numbers are tensors while TorchScript is traced, and an eager call has been here before.
+    if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # torch's types leave it out
         return
     seen = ""
     if len(maps) != len(encoder.channels):

@@ -15,7 +15,7 @@ from ..bundle.schema import EncoderSpec
 from ..cards import EncoderCard, WeightsCard
 from ..errors import WeightsError
 from ..plugin import Encoder
-from .fitting import coverage_of
+from .fitting import ABSENT, coverage_of
 from .matching import Match, WeightsFile
 from .receipt import Row
 from .registry import card_of
@@ -182,8 +182,8 @@ def _first(lost: Sequence[Row]) -> str:
 
 
 def _alike(lost: Sequence[Row], rows: Sequence[Row]) -> str:
-    """Tensors of the file that are not used and have the shapes of those that are missing."""
-    shapes = {row.shape for row in lost if len(row.shape) > 1}
+    """Tensors of the file whose names say nothing here and that have the shapes of those that are missing."""
+    shapes = {row.shape for row in lost if row.how == ABSENT and len(row.shape) > 1}
     names = [row.name for row in rows if row.state == "unused" and row.shape in shapes]
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"; not used and of the same shapes: {', '.join(names[:_SHOWN])}{more}" if names else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -30,7 +30,7 @@ def fit(
     file: Mapping[str, Tensor],
     keys: Mapping[str, str],
     wanted: Mapping[str, Tensor],
-    parameters: set[str],
+    parameters: Collection[str],
     *,
     trained: int,
     built: int,

@@ -18,7 +18,7 @@ from .constants import constant_named, normalise_rows, place_constants
 from .coverage import Built, beyond, require_coverage, require_dimensions, require_finite, require_no_more
 from .filling import fill
 from .fitting import ABSENT, coverage_of, fit, left_over
-from .matching import WeightsFile, channels_seen, match_names, readings_of
+from .matching import Match, WeightsFile, channels_seen, match_names, readings_of
 from .receipt import Receipt, Row
 from .registry import build, card_of
 from .sources import bundle_weights, remembered_sha256

@@ -14,7 +14,6 @@ from ..networks.network import Network
 from ..plugin import Encoder
 from .subject import CheckFailed, Subject, explained, require
 
-
 # Of the input's size. The first passes by the kinks of ReLU and max-pooling; the second is far above what a part
 # that works in float32 rounds.
 _STEPS = (1e-7, 1e-4)
@@ -113,11 +112,12 @@ def _slope(
 ) -> float:
     """How fast the weighted sum of a stage's output changes along `direction`, measured."""
     length = step * _size(entering)
-    ends = []
     with torch.no_grad():
-        for shift in (length, -length):
-            ends.append(encoder.forward_features(entering + shift * direction, index, index + 1)[-1])
-    return float(((ends[0] - ends[1]) * weights).sum()) / (2 * length)
+        above, below = (
+            encoder.forward_features(entering + shift * direction, index, index + 1)[-1]
+            for shift in (length, -length)
+        )
+    return float(((above - below) * weights).sum()) / (2 * length)
 
 
 def _size(state: Tensor) -> float:

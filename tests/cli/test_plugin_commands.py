@@ -345,11 +345,15 @@ def test_plugin_new_writes_what_works_under_any_name(
 
     module = importlib.import_module(f"medxfer_{name}")
     cards = read_cards(package / "src" / f"medxfer_{name}" / "cards.yaml")
-    subject = Subject(name, 2, make=lambda count: module.build(spatial_dims=2, in_channels=count), card=cards[name])
+    subject = Subject(
+        name, 2, make=lambda count: module.build(spatial_dims=2, in_channels=count), card=cards[name]
+    )
 
     for check in ("builds", "attributes", "card", "maps", "in_channels", "normalisation"):
         BY_NAME[f"check_{check}"](subject)
-    points = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    points = tomllib.loads((package / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "entry-points"
+    ]
     assert points["medxfer.encoders"] == {name: f"medxfer_{name}:build"}
     compile((package / "tests" / f"test_{name}.py").read_text(encoding="utf-8"), "test.py", "exec")
 

@@ -139,12 +139,12 @@ def test_commands_of_the_page_lead_to_a_plugin_with_weights_that_runs(desk: Desk
 
     assert "medxfer-mynet" in said[2]
     assert "23,808 in 2D" in said[3]
-    assert "mynet: 50 of 50 checks passed" in said[4]
+    assert "mynet: 52 of 52 checks passed" in said[4]
     assert "features.0.weight" in names
     assert sha256_of(desk.folder / "backbone.safetensors") in digest
     assert "mynet.published" in told[0]
     assert "loaded: published" in told[1]
-    assert "mynet: 50 of 50 checks passed" in told[1]
+    assert "mynet: 52 of 52 checks passed" in told[1]
     receipt = RunFolder.open(desk.folder / f"run-{desk.runs}").read("receipt.json")
     assert receipt["coverage"] == 1.0
     assert receipt["counts"]["unused"] == 1  # the classifier

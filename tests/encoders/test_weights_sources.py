@@ -303,8 +303,9 @@ def test_other_file_of_that_name_in_the_torch_cache_is_passed_over(server: Serve
 def test_torch_cache_is_taken_without_a_stated_hash_where_the_name_has_it(
     server: Server, place: Path, right: bool
 ) -> None:
-    name = f"a-{DIGEST[:8] if right else '01234567'}.pth"
-    cached = write(place / "torch" / "hub" / "checkpoints" / name)
+    name = f"a-{DIGEST[:8]}.pth"
+    content = CONTENT if right else CONTENT[:-1] + b"x"
+    cached = write(place / "torch" / "hub" / "checkpoints" / name, content)
     server.files[name] = CONTENT
 
     path = require(card(server.url(name), None, None), "foo")
@@ -329,7 +330,7 @@ def test_hash_in_a_publishers_file_name_is_checked_when_it_is_fetched(
     assert not list((place / "home" / "weights").glob("*"))
 
 
-def test_hash_in_a_publishers_file_name_is_checked_where_it_was_put_by_hand(place: Path) -> None:
+def test_hash_in_a_publishers_file_name_is_checked_where_it_was_put_by_hand() -> None:
     published = card("https://example.org/resnet-01234567.pth", None, None)
     write(kept_path(published))
 
