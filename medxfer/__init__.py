@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .data.policy import ReadPolicy
     from .data.readers import read_image as load_image
     from .encoders.receipt import Receipt
     from .encoders.registry import list_encoders
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from .trained import open_run
 
 __version__ = "0.1.0"
-__all__ = ["create_encoder", "list_encoders", "load_image", "open_run", "run_bundle"]
+__all__ = ["ReadPolicy", "create_encoder", "list_encoders", "load_image", "open_run", "run_bundle"]
 
 # Public name -> module and the name it has there.
 _PLACES = {
+    "ReadPolicy": ("data.policy", "ReadPolicy"),
     "list_encoders": ("encoders.registry", "list_encoders"),
     "load_image": ("data.readers", "read_image"),
     "open_run": ("trained", "open_run"),

@@ -16,13 +16,13 @@ from .bundle.components import build
 from .bundle.parser import load_bundle
 from .bundle.schema import Bundle, DataSpec
 from .data.cache import Arrays, cache_arrays
-from .data.case import Case
-from .data.cases import existing_folder, files_in, find_cases
-from .data.formats.kinds import DICOM_SUFFIXES, image_suffix
+from .data.cases import existing_folder, find_cases
+from .data.image import shown
+from .data.inputs import Input, inputs_of, inputs_of_table, read_input
 from .data.loaders import Batches
 from .data.placed import Placed
 from .data.presets import Step, prepared, steps_of
-from .data.sampling import digest_of, read_case, reading_of
+from .data.sampling import reading_of
 from .encoders.rebuild import rebuild_encoder
 from .errors import ConfigError, DataError, WeightsError
 from .networks.network import Network
@@ -72,50 +72,60 @@ class Trained:
     calibration: Mapping[str, Any]
 
     def predict(
-        self, paths: Sequence[Path | str], *, batch: int = 32, say: Progress | None = None
+        self,
+        paths: Sequence[Path | str] = (),
+        *,
+        table: Path | str | None = None,
+        batch: int = 32,
+        say: Progress | None = None,
     ) -> list[dict[str, object]]:
-        """Probabilities and the decision for image files or folders of them.
+        """Probabilities and the decision for image files, folders of them, or the rows of a table.
 
         Args:
-            paths: Files, or folders that are walked. Where the bundle reads volumes, DICOM files that lie in one folder
-                are one.
+            paths: Files, or folders that are walked as `inspect` walks them: each DICOM series is one volume.
+            table: CSV file with the columns of files that the training table had (`data.images`), labels or none; its
+                paths are relative to it. Where cases are several files, each row joins its own as channels.
             batch: Files at a time; of volumes an eighth.
-            say: Shows a bar.
+            say: Shows a bar, and what was set aside in folders.
 
         Returns:
-            One row a file (a slice, where the bundle cuts volumes), in order: `file`, `p_CLASS`..., `predicted`,
-            `status` (`ok`, `warned` or `refused`) and `reason`. A bad file is a row with its reason; the others go on.
+            One row a case (a slice, where the bundle cuts volumes), in order: `file` (escaped where it would break a
+            line), `p_CLASS`..., `predicted`, `status` (`ok`, `warned` or `refused`) and `reason`. A bad file is a row
+            with its reason; the others go on.
 
         Raises:
-            DataError: A folder without files.
+            DataError: No such table, or one without these columns.
         """
         volumes = self.bundle.images.dims == 3 or self.bundle.data.slices is not None
-        files = [file for path in paths for file in _expand(Path(path), volumes=volumes)]
+        say, notes = say or Progress(quiet=True), list[str]()
+        inputs = inputs_of([Path(path) for path in paths], self.bundle.data, volumes=volumes, notes=notes)
+        if table is not None:
+            inputs += inputs_of_table(Path(table), self.bundle.data, notes)
+        for note in notes:
+            say(note)
         rows: list[dict[str, object]] = []
-        say = say or Progress(quiet=True)
         batch = max(1, batch // 8) if volumes else batch
-        with say.bar("predict", len(files)) as advance:
-            for begin in range(0, len(files), batch):
-                rows += self._predict_files(files[begin : begin + batch])
-                advance(len(files[begin : begin + batch]))
+        with say.bar("predict", len(inputs)) as advance:
+            for begin in range(0, len(inputs), batch):
+                rows += self._predict_inputs(inputs[begin : begin + batch])
+                advance(len(inputs[begin : begin + batch]))
         return rows
 
-    def _predict_files(self, files: Sequence[Path]) -> list[dict[str, object]]:
-        """A row an image: one a file, or one a slice where the bundle cuts volumes."""
-        reading, empty = reading_of(self.bundle.data), dict.fromkeys(self._columns())
+    def _predict_inputs(self, inputs: Sequence[Input]) -> list[dict[str, object]]:
+        """A row an image: one a case, or one a slice where the bundle cuts volumes."""
+        empty = dict.fromkeys(self._columns())
         names: list[str] = []
         images: list[Tensor | None] = []
         notes: list[tuple[str, str]] = []
-        for file in files:
+        for one in inputs:
             try:
-                case = Case(id=str(file), images=(file,), patient="")
-                parts = read_case(case, digest_of(case), reading)
-                prepared_parts = [self._ready(file, part.image) for part in parts.images]
+                parts = read_input(one, self.bundle.data)
+                prepared_parts = [self._ready(one.name, part.image) for part in parts.images]
             except DataError as error:
-                names, images = [*names, str(file)], [*images, None]
+                names, images = [*names, one.name], [*images, None]
                 notes.append(("refused", "; ".join(part for part in (error.seen, error.todo) if part)))
                 continue
-            names += [f"{file}{part.suffix}" for part in parts.images]
+            names += [f"{one.name}{part.suffix}" for part in parts.images]
             images += prepared_parts
             told = ("warned", "; ".join(parts.warnings)) if parts.warnings else ("ok", "")
             notes += [told] * len(prepared_parts)
@@ -126,10 +136,10 @@ class Trained:
             row = dict(said.pop(0)) if image is not None else {**empty, "file": name}
             row.pop("case", None)
             row.pop("label", None)
-            rows.append({**row, "status": status, "reason": reason})
+            rows.append({**row, "status": status, "reason": shown(reason)})
         return rows
 
-    def _ready(self, file: Path, image: Placed) -> Tensor:
+    def _ready(self, name: str, image: Placed) -> Tensor:
         """What the network sees.
 
         Raises:
@@ -140,13 +150,17 @@ class Trained:
             "picture" if dims == 2 else "volume" for dims in (len(image.shape), self.bundle.images.dims)
         )
         if seen != accepted:
-            raise DataError(str(file), f"a {seen}", f"a {accepted}", f"this network looks at {accepted}s")
+            raise DataError(name, f"a {seen}", f"a {accepted}", f"this network looks at {accepted}s")
         slices, files = self.bundle.data.slices, len(self.bundle.data.images or ())
         count = files * (1 if slices is None else 2 * slices.context + 1)
         if files > 1 and image.values.shape[0] < count:  # one of them would be repeated as all channels
-            seen, accepted = f"{image.values.shape[0]} channels", f"one file with {files} channels"
+            seen = "1 channel" if image.values.shape[0] == 1 else f"{image.values.shape[0]} channels"
+            accepted = f"one file with {files} channels"
             names = ", ".join(self.bundle.data.images or ())
-            raise DataError(str(file), seen, accepted, f"join the files {names} of a case as channels of one")
+            todo = (
+                f"name a table with the columns {names}: --data TABLE.csv; or join them as one 4D NIfTI file"
+            )
+            raise DataError(name, seen, accepted, todo)
         return prepared(image, self.steps).values
 
     def _rows_of(self, files: Sequence[str], images: Sequence[Tensor]) -> list[dict[str, object]]:
@@ -325,26 +339,3 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             str(path), f"not readable: {error}", "the file as exported", "export it again"
         ) from error
-
-
-def _expand(path: Path, *, volumes: bool) -> list[Path]:
-    """Files below a folder; of DICOM slices the folder."""
-    if not path.is_dir():
-        return [path]
-    files = files_in(path)
-    if not files:
-        raise DataError(str(path), "an empty folder", "image files", "name the folder that holds the images")
-    if not volumes:
-        return files
-    return list(dict.fromkeys(file.parent if _is_slice(file) else file for file in files))
-
-
-def _is_slice(file: Path) -> bool:
-    """Whether it is a DICOM file of one image."""
-    from .data.formats.dicom_header import read_header
-
-    try:
-        header = read_header(file)
-    except DataError:  # begins like DICOM: its folder is refused with the reason
-        return image_suffix(file) in DICOM_SUFFIXES
-    return not isinstance(header, str) and header.frames == 1

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..files import explained, write_atomic, write_json
 from .metadata import metadata_of
 from .parser import load_bundle
-from .schema import DataFacts, PatientSpec
+from .schema import DataFacts
 from .source import printable, write_text
 from .typed import nearest
 
@@ -120,7 +120,7 @@ def _train_yaml(facts: DataFacts, classes: Sequence[str], channels: int, task: s
         *([f"  labels: {_text(facts.labels)}  # below the source"] if facts.labels is not None else []),
         *([f"  column: {_text(facts.column)}  # label column"] if facts.column is not None else []),
         *_findings_lines(facts, task),
-        _patient_line(facts.patient),
+        _patient_line(facts),
         _split_line(facts),
         "  on_bad_image: stop  # or skip: leave unreadable images out and list them in the report",
         *_images_lines(facts, modality),
@@ -166,6 +166,11 @@ def _images_lines(facts: DataFacts, modality: str) -> list[str]:
     ]
     if preset == "ct":
         lines.append("  adjust: {HUWindow: {windows: [soft_tissue]}}  # or lung, bone, brain, liver")
+    if preset == "xray" and facts.is_dominated:
+        lines += [
+            "  # One value fills over 90 % of most images: percentiles would clip the little that is to be seen.",
+            "  adjust: {PercentileWindow: {lower: 0.0, upper: 100.0}}",
+        ]
     return lines
 
 
@@ -208,7 +213,8 @@ def _phase_lines(facts: DataFacts) -> list[str]:
     ]
 
 
-def _patient_line(patient: PatientSpec) -> str:
+def _patient_line(facts: DataFacts) -> str:
+    patient = facts.patient
     given = {
         key: value
         for key, value in (("column", patient.column), ("pattern", patient.pattern))
@@ -216,7 +222,8 @@ def _patient_line(patient: PatientSpec) -> str:
     }
     if not given:
         return "  # patient: {pattern: '...'}  # without: column `patient`, DICOM PatientID, or by file"
-    return f"  patient: {_text(given)}"
+    by = printable(facts.patient_found_by)
+    return f"  patient: {_text(given)}" + (f"  # {by}: correct it if that is not the patient" if by else "")
 
 
 def _split_line(facts: DataFacts) -> str:

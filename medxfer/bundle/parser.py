@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, UnsafeError
 from .references import Resolver, check_targets, without_disabled
-from .schema import Bundle, Component, PhaseSpec, TrainingSpec
+from .schema import Bundle, Component, DataSpec, PhaseSpec, TrainingSpec
 from .source import Document, KeyPath, Mark, dotted, read_file, read_text, write_text
 from .typed import NAME, convert, nearest, shown, unknown_key
 
@@ -76,6 +76,40 @@ def load_bundle(
         seen = f"{len(bundle.phases)} phases, no epoch in any"
         raise ConfigError(f"{file}: phases", seen, "at least one epoch", "raise phases.0.epochs")
     return _with_absolute_paths(bundle, document, given=data)
+
+
+def load_data(plain: Mapping[str, Any], overrides: Sequence[str] = ()) -> DataSpec:
+    """How data without a bundle are read.
+
+    Args:
+        plain: What is known of the section `data`.
+        overrides: `data.KEY=VALUE`, as on the command line; the value is YAML.
+
+    Raises:
+        ConfigError: Another key than one of `data`, misspelt, of a wrong type or out of range.
+        UnsafeError: Text that would run code.
+    """
+    require_data_keys(overrides)
+    document = Document({"data": dict(plain)}, {(): Mark("data")})
+    for override in overrides:
+        _override(document, override)
+    tree = Resolver(document, Path.cwd(), False).resolve(document.value, (), (), False)
+    tree["data"]["source"] = plain["source"]  # literal: a path may begin with any character
+    spec: DataSpec = convert(tree["data"], DataSpec, ("data",), document)
+    return spec
+
+
+def require_data_keys(overrides: Sequence[str]) -> None:
+    """Refuse `--set` of anything but `data`.
+
+    Raises:
+        ConfigError: Another section.
+    """
+    for one in overrides:
+        if not one.startswith(("data.", "data::")):
+            raise ConfigError(
+                f"--set {shown(one)}", "not about `data`", "data.KEY=VALUE", "nothing else can change here"
+            )
 
 
 def resolve_phases(bundle: Bundle) -> Bundle:

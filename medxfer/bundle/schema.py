@@ -81,7 +81,7 @@ class DataSpec:
     select: Mapping[str, str | float] = field(
         default_factory=dict
     )  # DICOM tag -> value: one volume of several
-    volume: int | None = None  # which one of a 4D file, from 0
+    volume: Literal["channels"] | int | None = None  # which one of a 4D file, from 0, or all as channels
     frames: Literal["first", "middle"] | int | None = None  # which one of a film
     accept_leak: str | None = None  # the reason, printed in the report
     exclude: str | None = None  # text file, one relative path or pattern a line, after ` # ` the reason
@@ -195,4 +195,10 @@ class DataFacts:
     dims: Literal[2, 3] = 2
     are_pictures: bool = False  # PNG, JPEG and the like: grey levels, no Hounsfield units
     patient: PatientSpec = PatientSpec()
+    patient_found_by: str = (
+        ""  # how its column was found, where the user did not name it and its name is not `patient`
+    )
+    is_dominated: bool = (
+        False  # one value fills most of most images: percentiles would clip what is to be seen
+    )
     notes: tuple[str, ...] = ()

@@ -125,7 +125,9 @@ def _union(value: Any, choices: tuple[Any, ...], path: KeyPath, document: Docume
     others = [choice for choice in choices if choice is not type(None)]
     if len(others) == 1:
         return convert(value, others[0], path, document)
-    for choice in others:
+    # A number stays one where text is accepted as well.
+    exact = float if type(value) is int and int not in others else type(value)
+    for choice in sorted(others, key=lambda choice: choice is not exact):
         try:
             return convert(value, choice, path, document)
         except ConfigError:

@@ -13,22 +13,29 @@ from . import options
 
 @click.command()
 @click.argument("run", type=options.FOLDER)
-@click.argument("files", nargs=-1, required=True, type=options.FOLDER)
+@click.argument("files", nargs=-1, type=options.FOLDER)
+@click.option("--data", "table", type=options.FOLDER, metavar="TABLE.csv",
+              help="A case a row, by the columns of files that the training table had; no labels needed.")  # fmt: skip
 @click.option(
     "--out", "-o", type=options.FOLDER, metavar="FILE.csv", help="Write the table here; default stdout."
 )
 @options.as_json
 @options.quiet
-def predict(run: Path, files: tuple[Path, ...], out: Path | None, as_json: bool, quiet: bool) -> int:
+def predict(
+    run: Path, files: tuple[Path, ...], table: Path | None, out: Path | None, as_json: bool, quiet: bool
+) -> int:
     """Probabilities and decisions for FILES (or folders) by RUN: a run folder or an exported bundle.
 
+    A folder is walked as by `inspect`. Where a case is several files (data.images), --data names a table of them.
     A bad file is reported on its line and does not stop the others (exit code 4; 3 when none could be read).
     """
     from ..progress import Progress
     from ..run_folder import csv_text
     from ..trained import open_run
 
-    rows = open_run(run).predict(files, say=Progress(quiet=quiet))
+    if not files and table is None:
+        raise click.UsageError("Missing argument 'FILES...', or --data TABLE.csv.")
+    rows = open_run(run).predict(files, table=table, say=Progress(quiet=quiet))
     text = json.dumps(rows, indent=1) + "\n" if as_json else csv_text(rows)
     if out is None:
         click.echo(text, nl=False)

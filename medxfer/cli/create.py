@@ -8,6 +8,8 @@ import click
 
 from . import options
 
+_OPTIONS = {"data.labels": "--labels", "data.column": "--column", "data.patient.column": "--patient-column"}
+
 
 @click.command()
 @click.argument("folder", type=options.FOLDER, metavar="DIR")
@@ -20,12 +22,22 @@ from . import options
               help="Decides preprocessing and augmentation.")  # fmt: skip
 @click.option("--labels", metavar="FILE.csv", help="Label table inside PATH, where there are several.")
 @click.option("--column", metavar="NAME", help="Label column of that table.")
-def init(folder: Path, data: Path, task: str, modality: str, labels: str | None, column: str | None) -> None:
+@click.option("--patient-column", metavar="NAME", help="Column of that table that tells patients apart.")
+def init(
+    folder: Path,
+    data: Path,
+    task: str,
+    modality: str,
+    labels: str | None,
+    column: str | None,
+    patient_column: str | None,
+) -> None:
     """Look at a data folder and write a bundle for it into DIR that runs as it stands."""
     from ..bundle.create import write_bundle
     from ..data.inspect import facts_of
 
-    facts = facts_of(data, task, modality, labels=labels, column=column)
+    with options.named_as_options(_OPTIONS):
+        facts = facts_of(data, task, modality, labels=labels, column=column, patient_column=patient_column)
     written = write_bundle(facts, folder, task=task, modality=modality)
     classes = ", ".join(f"{name} {count}" for name, count in facts.classes.items())
     click.echo(f"{facts.images} images of {facts.patients} patients; {classes}", err=True)

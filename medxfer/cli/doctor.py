@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 _SHOWN_FILES = 25  # bad files listed; JSON has them all
 _SHOWN_CASES = 3
 _SHEET = "doctor-sheet.png"
+_OPTIONS = {
+    "data.labels": "--labels",
+    "data.column": "--column",
+    "data.patient.column": "--patient-column",
+    "data.patient.pattern": "--patient-pattern",
+    "data.split.column": "--split-column",
+}
 _MEANINGS = {
     "refused": "REFUSED: a run would not begin",
     "suspect": "SUSPECT: look at these",
@@ -41,6 +49,8 @@ def doctor() -> None:
 @click.option("--patient-column", metavar="NAME", help="Column of that table that tells patients apart.")
 @click.option("--patient-pattern", metavar="REGEX", help="The same from file names: its first group.")
 @click.option("--split-column", metavar="NAME", help="Column of that table with a given split.")
+@click.option("--set", "overrides", multiple=True, metavar="data.KEY=VALUE",
+              help="How the data are read, e.g. data.on_geometry=resample or data.exclude=exclude.txt.")  # fmt: skip
 @click.option("-o", "--sheet", type=options.FOLDER, default=_SHEET, show_default=True, metavar="FILE.png",
               help="Where the contact sheet goes.")  # fmt: skip
 @click.option("--no-sheet", is_flag=True, help="Write no contact sheet.")
@@ -54,6 +64,7 @@ def doctor_data(
     patient_column: str | None,
     patient_pattern: str | None,
     split_column: str | None,
+    overrides: tuple[str, ...],
     sheet: Path,
     no_sheet: bool,
     quiet: bool,
@@ -72,9 +83,13 @@ def doctor_data(
     if bundle is not None and any(given.values()):
         wrong = ", ".join(name for name, value in given.items() if value)
         raise ConfigError("medxfer doctor data", f"--bundle and {wrong}", "one of them", "change the bundle")
-    request = _plain_request(path, given) if bundle is None else _request_of(bundle, path)
+    request = (
+        _plain_request(path, given, overrides) if bundle is None else _request_of(bundle, path, overrides)
+    )
     say = Progress(quiet=quiet)
     health = examine(path, request, say)
+    if bundle is None:
+        health = _with_options(health)
     report = health.to_plain()
     if not no_sheet and health.looks:
         report["sheet"] = _write_sheet(health, sheet, say.warn)
@@ -85,28 +100,43 @@ def doctor_data(
     return 3 if health.is_refused else 0
 
 
-def _plain_request(path: Path, given: Mapping[str, str | None]) -> Request:
-    from ..bundle.schema import DataSpec, PatientSpec, SplitSpec
+def _with_options(health: Health) -> Health:
+    """What was seen, worded with this command's options in place of a bundle's keys."""
+    findings = [
+        replace(
+            one,
+            where=options.as_options(one.where, _OPTIONS),
+            problem=options.as_options(one.problem, _OPTIONS),
+            todo=options.as_options(one.todo, _OPTIONS),
+        )
+        for one in health.findings
+    ]
+    bad = [replace(one, todo=options.as_options(one.todo, _OPTIONS)) for one in health.bad]
+    return replace(health, findings=tuple(findings), bad=tuple(bad))
+
+
+def _plain_request(path: Path, given: Mapping[str, str | None], overrides: Sequence[str]) -> Request:
+    from ..bundle.parser import load_data
     from ..data.doctor import Request
 
-    return Request(
-        data=DataSpec(
-            source=str(path),
-            labels=given["--labels"],
-            column=given["--column"],
-            patient=PatientSpec(column=given["--patient-column"], pattern=given["--patient-pattern"]),
-            split=SplitSpec(column=given["--split-column"]),
-        )
-    )
+    plain = {
+        "source": str(path),
+        "labels": given["--labels"],
+        "column": given["--column"],
+        "patient": {"column": given["--patient-column"], "pattern": given["--patient-pattern"]},
+        "split": {"column": given["--split-column"]},
+    }
+    return Request(data=load_data(plain, overrides))
 
 
-def _request_of(bundle: Path, path: Path) -> Request:
+def _request_of(bundle: Path, path: Path, overrides: Sequence[str]) -> Request:
     from ..bundle.components import build, check_components
-    from ..bundle.parser import load_bundle
+    from ..bundle.parser import load_bundle, require_data_keys
     from ..data.doctor import Request
     from ..data.presets import fill_in, steps_of
 
-    loaded = load_bundle(bundle, data=str(path))
+    require_data_keys(overrides)
+    loaded = load_bundle(bundle, overrides=overrides, data=str(path))
     check_components(loaded)
     task: Any = build(loaded.task, kind="task", trusted=loaded.trusted)
     loaded = fill_in(loaded)

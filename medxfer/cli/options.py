@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from ..errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # rich.table costs as much as the whole of --help
     from rich.table import Table
@@ -30,6 +34,26 @@ trust = click.option(
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value, e.g. phases.1.epochs=5."
 )
+
+
+def as_options(text: str, names: Mapping[str, str]) -> str:
+    """A message with a command's own options in place of a bundle's keys."""
+    text = text.replace("data.patient (column or pattern)", "data.patient.column")
+    return re.sub(r"(?<![\w.])data(?:\.\w+)+", lambda match: names.get(match[0], match[0]), text)
+
+
+@contextlib.contextmanager
+def named_as_options(names: Mapping[str, str]) -> Iterator[None]:
+    """Refusals of data, worded with the options of the command.
+
+    Args:
+        names: Key of a bundle -> option.
+    """
+    try:
+        yield
+    except (ConfigError, DataError) as error:
+        parts = (error.where, error.seen, error.accepted, error.todo)
+        raise type(error)(*[as_options(part, names) for part in parts]) from error
 
 
 def width() -> int:

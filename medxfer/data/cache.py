@@ -221,7 +221,7 @@ def _require_varied(entry: _Entry, cases: Sequence[Case]) -> None:
     if len(constant) > MOST_CONSTANT * len(cases):
         more = f" and {len(constant) - SHOWN} more" if len(constant) > SHOWN else ""
         first = ", ".join(constant[:SHOWN])
-        seen = f"{len(constant)} of {len(cases)} images are of one value all over: {first}{more}"
+        seen = f"{len(constant)} of {len(cases)} images are of one value all over as read: {first}{more}"
         todo = "export them again, list them in data.exclude, or set data.on_bad_image=skip to keep them"
         raise DataError("images", seen, f"at most {MOST_CONSTANT:.0%}", todo)
 
@@ -233,7 +233,8 @@ def _flattened(arrays: Arrays) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"{count} of {len(flat)} images are of one value all over after preprocessing: look at images.transforms",
+        f"{count} of {len(flat)} images are of one value all over after preprocessing: look at images.adjust and "
+        "images.transforms",
     )
 
 

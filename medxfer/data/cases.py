@@ -16,7 +16,9 @@ from .image import limit, shown
 from .listing.decathlon import datalist_of, read_datalist
 from .listing.exclusions import without_excluded
 from .listing.labels import MASK_COLUMNS, from_table, image_columns, key_column
-from .listing.patients import with_patients
+from .listing.misspelt import misspelt
+from .listing.patient_columns import key_beside
+from .listing.patients import ALONE, with_patients
 from .listing.series_cases import may_hold_series, units_of
 from .listing.tables import FILE_COLUMNS, Table, joined, match_column, nearest, read_table
 from .policy import ReadPolicy
@@ -80,7 +82,11 @@ def find_cases(data: DataSpec, root: Path) -> Found:
     else:
         cases, layout = from_table(data, root, files, table, notes)
     cases = without_excluded(data, root, cases, notes)
+    notes += misspelt(cases, table)
     cases, patient_key = with_patients(data.patient, cases, table, notes)
+    if patient_key == ALONE and (key := key_beside(root, table)) is not None:
+        where = "data.patient.column" if table is not None else "data.labels and data.patient.column"
+        notes.append(f"{key.words} may tell patients apart: name it by {where}")
     names = dict.fromkeys(name for case in cases if isinstance(case.label, Mapping) for name in case.label)
     return Found(
         cases=cases,
@@ -178,9 +184,10 @@ def _table_for(data: DataSpec, root: Path, files: Sequence[Path]) -> Table | Non
     tables = [
         (path, table)
         for path in sorted(root.glob("*.csv"))
-        if path.name not in data.join and (table := _image_table(path, may_be_series))
+        if path.name not in data.join and (table := _image_table(data, path, may_be_series))
     ]
-    if data.layout == "auto" and data.column is None:
+    is_asked = data.layout != "auto" or data.column is not None or data.images is not None
+    if not is_asked:
         labelled = [(path, table) for path, table in tables if _has_labels(data, table)]
         if not labelled and _has_class_folders(root, files):
             return None
@@ -194,15 +201,28 @@ def _table_for(data: DataSpec, root: Path, files: Sequence[Path]) -> Table | Non
         raise DataError(shown(root), f"several label tables: {names}", "one", "name it: data.labels")
     if tables:
         return tables[0][1]
+    raise _no_table(data, root, len(files), is_asked=is_asked)
+
+
+def _no_table(data: DataSpec, root: Path, images: int, *, is_asked: bool) -> DataError:
+    """The refusal of a folder in which neither folders nor a table say the classes."""
+    has_csv = bool(list(root.rglob("*.csv")))
+    todo = "name the table: data.labels" if has_csv else "add a label table"
+    if data.images is not None:
+        columns = ", ".join(data.images)
+        seen = f"no label table (CSV) with the columns {columns}"
+        return DataError(shown(root), seen, "a CSV file with all columns of data.images", todo)
     accepted = (
         f"a folder for each class, or a CSV file with a column `{FILE_COLUMNS[0]}` and a column of labels"
     )
-    if data.layout != "auto" or data.column is not None:
-        todo = "name the table: data.labels" if list(root.rglob("*.csv")) else "add a label table"
-        raise DataError(shown(root), "no label table (CSV)", accepted, todo)
-    raise DataError(
-        shown(root), f"{len(files)} images, no classes", accepted, "sort them into folders, or add a table"
-    )
+    if is_asked:
+        return DataError(shown(root), "no label table (CSV)", accepted, todo)
+    todo = "sort them into folders, or add a table"
+    if has_csv:
+        todo = (
+            "sort them into folders, or name the table (data.labels) and its columns of files (data.images)"
+        )
+    return DataError(shown(root), f"{images} images, no classes", accepted, todo)
 
 
 def _has_labels(data: DataSpec, table: Table) -> bool:
@@ -212,14 +232,19 @@ def _has_labels(data: DataSpec, table: Table) -> bool:
     return match_column(table.columns, ("label", *MASK_COLUMNS)) is not None
 
 
-def _image_table(path: Path, may_be_series: bool) -> Table | None:
-    """The table, if it is one of images or of DICOM series; other CSV files may lie beside the data."""
+def _image_table(data: DataSpec, path: Path, may_be_series: bool) -> Table | None:
+    """The table, if it is one of images or of DICOM series; other CSV files may lie beside the data.
+
+    Where the bundle names columns of files, a table that has them all is one.
+    """
     try:
         table = read_table(path)
     except DataError:
         if path.stem.casefold() in ("labels", "label"):
             raise
         return None
+    if data.images is not None:
+        return table if all(match_column(table.columns, (name,)) for name in data.images) else None
     return table if image_columns(table) or (may_be_series and key_column(table)) else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,9 +18,9 @@ from .formats.kinds import DICOM_SUFFIXES, kind_of, suffix_kind
 from .image import Image, checked, shown, with_lost_bytes
 from .policy import STRICT, ReadPolicy
 from .readers import read_image
+from .series_units import copies_apart, home_of, may_be_volume
 
 if TYPE_CHECKING:  # pydicom is imported only where there is DICOM
-    from .formats.dicom_header import Header
     from .series import Series
 
 KEYS = (
@@ -29,16 +28,9 @@ KEYS = (
     "sha256", "applied", "warnings", "reason",
 )  # fmt: skip
 Record = dict[str, Any]
-# A series of these is several pictures, not a volume.
-_PICTURE_MODALITIES = frozenset(
-    {"CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA", "US", "XC", "GM", "SM", "ES", "OP"}
-)
 _NO_DICOM = frozenset(
     {"no DICOM file", "a pipe, socket or device", "0 bytes"}
 )  # set aside by the survey, cases here
-_VOLUME_MODALITIES = frozenset(
-    {"CT", "MR", "PT", "NM"}
-)  # refused, not read as pictures, where positions are missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +54,7 @@ def records(
     """
     for path in paths:
         try:
-            found, aside = find_inputs(path)
+            found, aside = find_inputs(path, policy=policy)
         except DataError as error:
             yield _refused(path, None, error)
             continue
@@ -78,20 +70,28 @@ def describe(found: Found, *, policy: ReadPolicy = STRICT) -> Record:
     Returns:
         The keys of `KEYS`. `shape`, `spacing` and `affine` are those of the array: a volume in the closest RAS axes,
         a picture as rows and columns. `profile` is the mean of each slice along the last axis, `sha256` that of the
-        array as little-endian float32 in C order. Of a refused case all are null but path, status, kind and reason.
+        array as little-endian float32 in C order. Padding of DICOM counts in all of them, as the lowest real value.
+        Of a refused case all are null but path, status, kind and reason.
     """
     kind = _kind_of(found)
     try:
-        if found.series is None:
-            image = read_image(found.path, policy=policy)
-        else:
-            from .series import read_series
-
-            image = read_series(found.series, policy)
-            image = checked(found.path, image, on_nonfinite=policy.on_nonfinite)
+        image = read_found(found, policy)
     except DataError as error:
         return _refused(found.path, kind, error, found.note)
     return _of_image(found, kind, image)
+
+
+def read_found(found: Found, policy: ReadPolicy = STRICT) -> Image:
+    """The image of one case.
+
+    Raises:
+        DataError: As `read_image`.
+    """
+    if found.series is None:
+        return read_image(found.path, policy=policy)
+    from .series import read_series
+
+    return checked(found.path, read_series(found.series, policy), on_nonfinite=policy.on_nonfinite)
 
 
 def _of_image(found: Found, kind: str | None, image: Image) -> Record:
@@ -139,11 +139,12 @@ def _kind_of(found: Found) -> str | None:
         return None
 
 
-def find_inputs(path: Path) -> tuple[list[Found], list[str]]:
+def find_inputs(path: Path, *, policy: ReadPolicy = STRICT) -> tuple[list[Found], list[str]]:
     """The cases of a path: a file is one; a folder one for each DICOM series and one for each other image file.
 
     Args:
         path: A file or a folder, walked with what lies below it; hidden files are left out, links followed once.
+        policy: Its rules choose among the series of a folder.
 
     Returns:
         The cases sorted by path, and sentences on DICOM files that are no images and were set aside.
@@ -157,7 +158,7 @@ def find_inputs(path: Path) -> tuple[list[Found], list[str]]:
     found = [Found(path=file) for file in files]
     aside: list[str] = []
     if any(_may_be_dicom(file) for file in files):
-        found, aside = _with_series(path, files)
+        found, aside = _with_series(path, files, policy)
     if not found:
         seen = "no image in this folder" + "".join(f"; {text}" for text in aside)
         raise DataError(shown(path), seen, ACCEPTED, "name a folder with images, or a file")
@@ -169,21 +170,23 @@ def _may_be_dicom(path: Path) -> bool:
     return path.suffix.lower() in DICOM_SUFFIXES or suffix_kind(path) is None
 
 
-def _with_series(folder: Path, files: Sequence[Path]) -> tuple[list[Found], list[str]]:
+def _with_series(folder: Path, files: Sequence[Path], policy: ReadPolicy) -> tuple[list[Found], list[str]]:
     """Series as one case each; other files, and each picture of a projection series, by themselves."""
-    from .series import find_series
+    from .series import find_series, fits_rules
 
     survey = find_series(folder)
-    series = [part for one in survey.series for part in _copies_apart(one)]
-    volumes = [one for one in series if _may_be_volume(one)]
-    pictures = {file for one in series if not _may_be_volume(one) for file in one.files}
+    copies: list[str] = []
+    series = [part for one in survey.series if fits_rules(one, policy) for part in copies_apart(one, copies)]
+    unwanted = {file for one in survey.series if not fits_rules(one, policy) for file in one.files}
+    volumes = [one for one in series if may_be_volume(one)]
+    pictures = {file for one in series if not may_be_volume(one) for file in one.files}
     reasons = {file: why for file, why in survey.aside if why not in _NO_DICOM}
     taken = {file for one in volumes for file in one.files} | reasons.keys()
-    found = [Found(path=file) for file in sorted(pictures.union(files) - taken)]
-    homes = Counter(_home(one) for one in volumes)
+    found = [Found(path=file) for file in sorted(pictures.union(files) - taken - unwanted)]
+    homes = Counter(home_of(one) for one in volumes)
     numbers: Counter[Path] = Counter()
     for one in volumes:
-        home = _home(one)
+        home = home_of(one)
         numbers[home] += 1
         words = ", ".join(word for word in (one.modality, one.orientation, f"{one.slices} images") if word)
         note = f"series {numbers[home]} of {homes[home]} in this folder: {words}" if homes[home] > 1 else ""
@@ -193,48 +196,6 @@ def _with_series(folder: Path, files: Sequence[Path]) -> tuple[list[Found], list
     if not found and images:
         return [Found(path=path) for path in sorted(images)], []
     counts = sorted(Counter(reasons.values()).items())
-    return found, [f"{shown(folder)}: {count} files set aside: {why}" for why, count in counts]
-
-
-def _may_be_volume(series: Series) -> bool:
-    """Several files with a slice each; files with many frames, and pictures without position, are read one by one."""
-    if not 1 < len(series.files) == series.slices or series.modality in _PICTURE_MODALITIES:
-        return False
-    placed = not series.headers or any(header.position is not None for header in series.headers)
-    return placed or series.modality in _VOLUME_MODALITIES
-
-
-def _copies_apart(series: Series) -> list[Series]:
-    """A series that lies in several folders with the same positions is as many copies; else it is spread over them."""
-    if len({file.parent for file in series.files}) == 1:
-        return [series]
-    from .formats.dicom_header import read_header
-
-    folders: dict[Path, list[Header]] = {}
-    try:
-        for header in series.headers or map(read_header, series.files):
-            if isinstance(header, str):
-                return [series]
-            folders.setdefault(header.path.parent, []).append(header)
-    except DataError:
-        return [series]
-    places = [{header.position for header in members} for members in folders.values()]
-    if sum(map(len, places)) == len(set().union(*places)):
-        return [series]
-    return [
-        dataclasses.replace(
-            series,
-            files=tuple(header.path for header in members),
-            headers=tuple(members) if series.headers else (),
-            slices=sum(header.frames for header in members),
-        )
-        for members in folders.values()
-    ]
-
-
-def _home(series: Series) -> Path:
-    """The folder that holds all files of a series."""
-    first, last = series.files[0].parent, series.files[-1].parent
-    while first not in (last, *last.parents):
-        first = first.parent
-    return first
+    counts += [("of series that the rules do not choose", len(unwanted))] if unwanted else []
+    said = [f"{shown(folder)}: {count} files set aside: {why}" for why, count in counts]
+    return found, [*said, *copies]

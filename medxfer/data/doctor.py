@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import hmac
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +14,17 @@ import numpy as np
 from ..bundle.schema import DataSpec, PatientSpec
 from ..errors import DataError
 from ..progress import Progress
-from .cache import Arrays
+from .cache import MOST_CONSTANT, Arrays
 from .case import Case
 from .cases import Found, existing_folder, find_cases
 from .describe import find_inputs
+from .health.facts import facts_of
 from .health.findings_of_data import LEVELS, Finding, of_columns, of_error, of_labels, of_looks, of_refused
 from .health.looks import Item, Look, look_at
+from .health.suspects import WORDS
 from .image import Refused, shown
 from .leaks import Duplicates, find_duplicates
-from .listing.patients import ALONE, with_patients
+from .listing.patients import with_patients
 from .listing.table_faults import faults_of, table_at_fault
 from .listing.tables import read_table
 from .sampling import reading_of
@@ -37,6 +36,12 @@ from .threads import in_order
 
 _LEAK_TODO = "correct the data, list files in data.exclude, or state a reason: data.accept_leak"
 _LOOKED_AT = "looked at by the doctor"
+_SUSPECT = (
+    "left out",
+    "cannot be read",
+    "misspelt?",
+    "may tell patients apart",
+)  # in what finding cases said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +124,7 @@ def examine(root: Path, request: Request, say: Progress) -> Health:
             else:
                 looks.append(one)
     findings += of_refused(bad, len(items), skipped=data.on_bad_image == "skip")
-    findings += of_looks(looks)
+    findings += [_as_run(one, data, len(looks)) for one in of_looks(looks)]
     if request.read_label is not None:
         findings += of_labels([look.case for look in looks], request.read_label)
     duplicates = _duplicates(looks)
@@ -128,7 +133,7 @@ def examine(root: Path, request: Request, say: Progress) -> Health:
         findings += of_columns(shown(found.labels.name), read_table(found.labels).columns)
     findings += [_note(note) for note in found.notes]
     return Health(
-        facts=_facts(root, found, items, looks, sides),
+        facts=facts_of(root, found, [item.case for item in items], looks, sides),
         findings=tuple(sorted(findings, key=lambda one: LEVELS.index(one.level))),
         bad=(*rows, *bad),
         looks=tuple(looks),
@@ -148,7 +153,7 @@ def _items(
         findings.append(of_error(error))
         table = table_at_fault(data, root, error)
         rows += [_of_table(one) for one in ([] if table is None else faults_of(data, root, table))]
-    inputs, aside = find_inputs(root)
+    inputs, aside = find_inputs(root, policy=reading_of(data).policy)
     cases = [_case_of(one.path, root, one.note) for one in inputs]
     notes = list(aside)
     series = [one for one in inputs if one.series is not None]
@@ -185,15 +190,23 @@ def _case_of(path: Path, root: Path, note: str) -> Case:
 def _note(text: str) -> Finding:
     """What was said when cases were looked for."""
     about_patients = text.startswith("patients cannot be told apart")
-    level = "suspect" if about_patients or "left out" in text or "cannot be read" in text else "note"
+    level = "suspect" if about_patients or any(word in text for word in _SUSPECT) else "note"
     return Finding(level=level, where="cases", problem=text, todo="")  # type: ignore[arg-type]
+
+
+def _as_run(finding: Finding, data: DataSpec, count: int) -> Finding:
+    """Many images of one value are refused by a run, so here too."""
+    is_constant = finding.problem == WORDS["constant"][0]
+    if is_constant and data.on_bad_image == "stop" and len(finding.cases) > MOST_CONSTANT * count:
+        return dataclasses.replace(finding, level="refused")
+    return finding
 
 
 def _duplicates(looks: Sequence[Look]) -> Duplicates:
     """Groups of equal and nearly equal images: equal by all their voxels, nearly by their thumbnails."""
     by_content: dict[str, list[int]] = defaultdict(list)
     for row, look in enumerate(looks):
-        if "constant" not in look.suspicions:
+        if look.content:
             by_content[look.content].append(row)
     exact = tuple(tuple(rows) for rows in by_content.values() if len(rows) > 1)
     alike: list[tuple[int, ...]] = []
@@ -269,95 +282,3 @@ def _class_of(case: Case) -> str:
     if case.label is None or isinstance(case.label, Path):
         return ""
     return " and ".join(name for name, value in case.label.items() if value) or "none"
-
-
-def _facts(
-    root: Path, found: Found, items: Sequence[Item], looks: Sequence[Look], sides: dict[str, int]
-) -> dict[str, Any]:
-    """What is there, as plain data."""
-    cases = [item.case for item in items]
-    facts: dict[str, Any] = {
-        "source": shown(root),
-        "layout": "folder without labels" if found.layout == "auto" else found.layout,
-        "labels": None if found.labels is None else shown(found.labels.name),
-        "cases": len(cases),
-        "readable": len(looks),
-        "patients": len({case.patient for case in cases}),
-        "patient_key": found.patient_key,
-        "patients_told_apart": found.patient_key != ALONE,
-        "most_cases_of_a_patient": max(Counter(case.patient for case in cases).values(), default=0),
-        "patients_as_pseudonyms": _pseudonyms(cases),
-        "classes": _classes(cases),
-        "given_splits": dict(Counter(case.split for case in cases if case.split)),
-        "splits_of_a_run": sides,
-    }
-    return facts | _measures(looks)
-
-
-def _classes(cases: Sequence[Case]) -> dict[str, int]:
-    """Cases of each class, or with each finding; cases with a mask."""
-    counts: Counter[str] = Counter()
-    for case in cases:
-        if isinstance(case.label, str):
-            counts[case.label] += 1
-        elif isinstance(case.label, Path):
-            counts["with a mask"] += 1
-        elif case.label is not None:
-            counts.update({name: int(bool(value)) for name, value in case.label.items()})
-            counts["none"] += not any(case.label.values())
-    return dict(counts.most_common())
-
-
-def _pseudonyms(cases: Sequence[Case]) -> dict[str, int]:
-    """Patients with most cases, by a hash whose key is thrown away."""
-    key = secrets.token_bytes(16)
-    counts = Counter(case.patient for case in cases)
-    return {
-        f"p_{hmac.new(key, patient.encode(errors='surrogateescape'), hashlib.sha256).hexdigest()[:10]}": count
-        for patient, count in counts.most_common(5)
-        if count > 1
-    }
-
-
-def _measures(looks: Sequence[Look]) -> dict[str, Any]:
-    """Kinds, sizes, spacings and values."""
-    spacings = [look.spacing for look in looks if look.spacing is not None]
-    masks = [look.mask for look in looks if look.mask is not None]
-    values = sorted({value for mask in masks for value in mask.values})
-    return {
-        "kinds": dict(Counter(look.kind for look in looks).most_common()),
-        "modalities": dict(Counter(look.tags.modality or "not told" for look in looks).most_common()),
-        "channels": {
-            "colour" if colour else str(count): number
-            for (colour, count), number in Counter((look.is_colour, look.channels) for look in looks).items()
-        },
-        "sizes": _range_of([look.shape for look in looks if len(look.shape) == 2], "columns x rows"),
-        "volumes": _range_of([look.shape for look in looks if len(look.shape) == 3], "X x Y x Z"),
-        "spacings_mm": {
-            "known": len(spacings),
-            **_ends([min(one) for one in spacings], [max(one) for one in spacings]),
-        },
-        "values": {
-            **_ends([look.spread.low for look in looks], [look.spread.high for look in looks]),
-            "median_of_means": float(np.median([look.spread.mean for look in looks])) if looks else None,
-        },
-        "mask_values": values[:32],
-        "mask_share": [min(mask.foreground for mask in masks), max(mask.foreground for mask in masks)]
-        if masks
-        else [],
-    }
-
-
-def _range_of(shapes: Sequence[tuple[int, ...]], axes: str) -> dict[str, Any]:
-    """Smallest, median and largest extent along each axis; pictures as width and height."""
-    if not shapes:
-        return {}
-    sides = np.array([shape[::-1] if len(shape) == 2 else shape for shape in shapes])
-    found = {"axes": axes, "different": len(set(shapes))}
-    for name, one in (("least", sides.min(0)), ("median", np.median(sides, axis=0)), ("most", sides.max(0))):
-        found[name] = [int(side) for side in one]
-    return found
-
-
-def _ends(lows: Sequence[float], highs: Sequence[float]) -> dict[str, float]:
-    return {"least": float(min(lows)), "most": float(max(highs))} if lows else {}

@@ -10,11 +10,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from ..errors import DataError
+
+if TYPE_CHECKING:  # readers of a file need no MONAI
+    from monai.data.meta_tensor import MetaTensor
 
 # Limits of one file; the variable MEDXFER_MAX_<NAME> replaces each. Nothing is allocated because a header asks for it.
 LIMITS = {
@@ -38,6 +41,47 @@ class Image:
     reader: str
     applied: tuple[str, ...] = ()  # what was done to the stored values
     warnings: tuple[str, ...] = ()
+    filename: str = ""  # the file or series folder it was read from
+
+    @property
+    def full_affine(self) -> np.ndarray:
+        """(4, 4) as MONAI wants one of every image: of a picture its spacing down and right, 1 where unknown."""
+        if self.affine is not None:
+            return self.affine.copy()
+        row, column = self.spacing or (1.0, 1.0)
+        return np.diag([row, column, 1.0, 1.0])
+
+    def metadata(self) -> dict[str, Any]:
+        """What MONAI's pipelines know of an image, under their names, and how it was read.
+
+        Returns:
+            `filename_or_obj`, `affine` and `original_affine` (float64 (4, 4), mm in RAS; `full_affine`), `space`,
+            `spatial_shape`, `original_channel_dim`, and the sentences `reader`, `applied`, `warnings`.
+        """
+        return {
+            "filename_or_obj": self.filename,
+            "affine": self.full_affine,
+            "original_affine": self.full_affine,
+            "space": "RAS",
+            "spatial_shape": np.array(self.array.shape[1:]),
+            "original_channel_dim": 0,
+            "reader": self.reader,
+            "applied": "; ".join(self.applied),
+            "warnings": "; ".join(self.warnings),
+        }
+
+    def to_metatensor(self) -> MetaTensor:
+        """The image for pipelines written in MONAI: what `LoadImaged(reader=MedxferReader)` gives of the same file.
+
+        Returns:
+            float32 MetaTensor, a picture (C, rows, columns) or a volume (C, X, Y, Z) in the closest RAS axes, with a
+            memory of its own. Its `affine` is in mm, its `meta` that of `metadata`.
+        """
+        import torch
+        from monai.data.meta_tensor import MetaTensor
+
+        tensor: MetaTensor = MetaTensor.ensure_torch_and_prune_meta(torch.tensor(self.array), self.metadata())
+        return tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +183,7 @@ def checked(path: Path, image: Image, *, on_nonfinite: str = "stop") -> Image:
         remarks.append(f"only {' x '.join(map(str, sides))} voxels")
     if low == high:
         remarks.append(f"{_CONSTANT[len(sides) - 2]} {low:g}")
-    return dataclasses.replace(image, array=array, warnings=tuple(remarks))
+    return dataclasses.replace(image, array=array, warnings=tuple(remarks), filename=str(path))
 
 
 def _place(index: np.ndarray) -> str:

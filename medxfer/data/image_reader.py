@@ -59,9 +59,7 @@ class MedxferReader(ImageReader):
         """Array and metadata of what was read.
 
         Returns:
-            float32 with the channel first, and `affine`, `original_affine` (of a picture: its spacing down and right,
-            1 where unknown), `space`, `spatial_shape`, `original_channel_dim`, `filename_or_obj`, `reader`, `applied`,
-            `warnings`.
+            float32 with the channel first, and what `Image.metadata` says of the first file, with the warnings of all.
 
         Raises:
             DataError: The file was refused, or several files have other grids.
@@ -74,29 +72,14 @@ class MedxferReader(ImageReader):
                 seen = f"{image.array.shape[1:]} beside {images[0].array.shape[1:]} voxels, or another place"
                 raise DataError(name, seen, "channels on one grid", "resample them first")
             images.append(image)
-        first = images[0]
-        meta = {
+        meta = images[0].metadata() | {
             "filename_or_obj": img[0][0],
-            "affine": _affine_of(first),
-            "original_affine": _affine_of(first),
-            "space": "RAS",
-            "spatial_shape": np.array(first.array.shape[1:]),
-            "original_channel_dim": 0,
-            "reader": first.reader,
-            "applied": "; ".join(first.applied),
             "warnings": "; ".join(text for image in images for text in image.warnings),
         }
         return np.concatenate([image.array for image in images]), meta
 
 
-def _affine_of(image: Image) -> np.ndarray:
-    if image.affine is not None:
-        return image.affine.copy()
-    row, column = image.spacing or (1.0, 1.0)
-    return np.diag([row, column, 1.0, 1.0])
-
-
 def _same_grid(one: Image, other: Image) -> bool:
     return one.array.shape[1:] == other.array.shape[1:] and np.allclose(
-        _affine_of(one), _affine_of(other), atol=1e-3
+        one.full_affine, other.full_affine, atol=1e-3
     )

@@ -8,26 +8,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from ..bundle.schema import DataFacts, DataSpec, PatientSpec
 from ..errors import ConfigError, DataError
 from .case import Case
 from .cases import Found, existing_folder, find_cases
 from .formats.kinds import PICTURE_SUFFIXES, image_suffix
 from .image import Image, shown
+from .listing.patient_columns import key_beside
 from .listing.patients import ALONE
 from .listing.patients import COLUMNS as _PATIENT_COLUMNS
-from .listing.tables import match_column, read_table
+from .listing.tables import FILE_COLUMNS, match_column, read_table
 from .presets import default_augment
 from .readers import read_image
 
 TASKS = ("classification", "findings")
 LOOKED_AT = 48  # images opened for size and channels, spread over the folder
 VOLUMES_LOOKED_AT = 8
+DOMINATED = 0.9  # share of pixels
+_SIDE = 256  # pixels along an axis that are looked at
 _LABEL_COLUMNS = ("label", "class", "target", "diagnosis", "category")
 
 
 def facts_of(
-    path: Path, task: str, modality: str, *, labels: str | None = None, column: str | None = None
+    path: Path,
+    task: str,
+    modality: str,
+    *,
+    labels: str | None = None,
+    column: str | None = None,
+    patient_column: str | None = None,
 ) -> DataFacts:
     """Look at a data folder.
 
@@ -37,6 +48,7 @@ def facts_of(
         modality: A preset, such as `xray`.
         labels: The label table below `path`, where there are several.
         column: Its label column, where the name alone does not tell.
+        patient_column: Its column that tells patients apart; None: looked for by its name.
 
     Returns:
         Layout, classes or findings, patients, given splits, channels, median size, and what could not be settled as
@@ -52,10 +64,18 @@ def facts_of(
     existing_folder(path)
     spec = DataSpec(source=str(path), labels=labels, column=column)
     spec = _with_patient(spec, path) if task == "findings" else _with_columns(spec, path)
+    if patient_column is not None:
+        spec = _with_named(spec, path, patient_column)
     found = find_cases(spec, path)
+    found_by = ""
+    if found.patient_key == ALONE:
+        spec, found, found_by = _with_key(spec, found, path)
     _require_task(found, task, path)
     notes = list(found.notes)
-    channels, size = _channels_and_size(found.cases, notes)
+    if found_by:
+        notes.append(f"patients are told apart by {found_by}: name another one with --patient-column")
+    images = _looked_at(found.cases, notes)
+    channels, size = _channels_and_size(found.cases, images, notes)
     return DataFacts(
         source=path,
         layout=found.layout,
@@ -71,6 +91,8 @@ def facts_of(
         dims=3 if len(size) == 3 else 2,
         are_pictures=all(image_suffix(case.images[0]) in PICTURE_SUFFIXES for case in found.cases),
         patient=_patient_of(spec, found, notes),
+        patient_found_by=found_by,
+        is_dominated=2 * sum(map(_is_dominated, images)) > len(images),
         notes=tuple(notes),
     )
 
@@ -131,6 +153,49 @@ def _with_columns(spec: DataSpec, path: Path) -> DataSpec:
     )
 
 
+def _with_named(spec: DataSpec, path: Path, name: str) -> DataSpec:
+    """The patient column that the user named; where folders are the classes, with the one table that has it."""
+    spec = dataclasses.replace(spec, patient=PatientSpec(column=name))
+    if spec.labels is not None:
+        return spec
+    tables = []
+    for place in sorted(path.glob("*.csv")):
+        try:
+            columns = read_table(place).columns
+        except DataError:
+            continue
+        if match_column(columns, (name,)) and match_column(columns, FILE_COLUMNS):
+            tables.append(place)
+    return _by_table(spec, tables[0]) if len(tables) == 1 else spec
+
+
+def _by_table(spec: DataSpec, table: Path) -> DataSpec:
+    """Classes from a table instead of folders, where one of its columns is named like a label."""
+    fitting = [
+        found for name in _LABEL_COLUMNS if (found := match_column(read_table(table).columns, (name,)))
+    ]
+    label = fitting[0] if fitting and (len(fitting) == 1 or fitting[0].casefold() == "label") else None
+    return dataclasses.replace(spec, labels=table.name, column=spec.column or label)
+
+
+def _with_key(spec: DataSpec, found: Found, path: Path) -> tuple[DataSpec, Found, str]:
+    """Patients by a column that repeats and is named after an exam or a study, if the cases stay the same."""
+    table = None if found.labels is None else read_table(found.labels)
+    key = key_beside(path, table)
+    if key is None or found.layout == "decathlon":
+        return spec, found, ""
+    other = dataclasses.replace(spec, patient=PatientSpec(column=key.column))
+    if table is None:
+        other = _by_table(other, key.table)
+    try:
+        keyed = find_cases(other, path)
+    except DataError:
+        return spec, found, ""
+    if {case.id: case.label for case in keyed.cases} != {case.id: case.label for case in found.cases}:
+        return spec, found, ""
+    return other, keyed, key.words
+
+
 def _holds_labels(path: Path) -> bool:
     try:
         table = read_table(path)
@@ -157,8 +222,8 @@ def _patient_of(spec: DataSpec, found: Found, notes: list[str]) -> PatientSpec:
     return PatientSpec()
 
 
-def _channels_and_size(cases: Sequence[Case], notes: list[str]) -> tuple[int, tuple[int, ...]]:
-    """Channels that keep what there is to see, and the median size along each axis, from a spread of images."""
+def _looked_at(cases: Sequence[Case], notes: list[str]) -> list[Image]:
+    """A spread of images; what cannot be read is said."""
     looked_at = LOOKED_AT if image_suffix(cases[0].images[0]) in PICTURE_SUFFIXES else VOLUMES_LOOKED_AT
     step = max(1, len(cases) // looked_at)
     images: list[Image] = []
@@ -176,6 +241,20 @@ def _channels_and_size(cases: Sequence[Case], notes: list[str]) -> tuple[int, tu
         notes.append(
             f"{len(faults)} of {len(faults) + len(images)} images looked at cannot be read: {faults[0]}"
         )
+    return images
+
+
+def _is_dominated(image: Image) -> bool:
+    """Whether one value fills more than 90 % of an image, every k-th pixel looked at."""
+    array = image.array
+    thin = array[(slice(None), *[slice(None, None, -(-side // _SIDE)) for side in array.shape[1:]])]
+    return bool(np.unique(thin[0], return_counts=True)[1].max() > DOMINATED * thin[0].size)
+
+
+def _channels_and_size(
+    cases: Sequence[Case], images: Sequence[Image], notes: list[str]
+) -> tuple[int, tuple[int, ...]]:
+    """Channels that keep what there is to see, and the median size along each axis."""
     dims = {image.array.ndim - 1 for image in images}
     if len(dims) > 1:
         volumes = sum(image.array.ndim == 4 for image in images)

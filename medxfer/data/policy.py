@@ -31,6 +31,7 @@ VOLUME_TAGS = (
     "AcquisitionNumber",
     "AcquisitionTime",
 )
+ALL = "channels"  # every volume of a 4D file
 SERIES_RULES = ("modality", "description", "orientation", "slices")
 
 
@@ -44,7 +45,7 @@ class ReadPolicy:
         series: Rules that choose one of several series: `modality`, `description` (a regular expression, found
             anywhere, case aside), `orientation` (axial, coronal, sagittal), `slices` (at least).
         select: Tag and value that choose one of several volumes in a series, as {"EchoTime": 30}; of VOLUME_TAGS.
-        volume: Which volume of a 4D file, from 0.
+        volume: Which volume of a 4D file, from 0; or `channels`: all of them, as channels of one image.
         frames: Which picture of frames without position (cine): `first`, `middle`, or its number from 1.
         on_nonfinite: NaN and infinite values: `stop` refuses, `zero` sets them to 0 and says so.
 
@@ -55,7 +56,7 @@ class ReadPolicy:
     on_geometry: str = "stop"
     series: Mapping[str, str | int] = field(default_factory=dict)
     select: Mapping[str, str | float] = field(default_factory=dict)
-    volume: int | None = None
+    volume: int | str | None = None
     frames: str | int | None = None
     on_nonfinite: str = "stop"
 
@@ -69,8 +70,9 @@ class ReadPolicy:
                 near = get_close_matches(name, VOLUME_TAGS, n=1)
                 todo = f"write {near[0]}" if near else "remove it"
                 raise ConfigError(f"select.{name}", "no tag that selects", ", ".join(VOLUME_TAGS), todo)
-        if self.volume is not None and (not _is_whole(self.volume) or self.volume < 0):
-            raise ConfigError("volume", repr(self.volume), "a whole number from 0", "count volumes from 0")
+        if self.volume not in (None, ALL) and (not _is_whole(self.volume) or int(self.volume or 0) < 0):
+            accepted = f"a whole number from 0, or {ALL}"
+            raise ConfigError("volume", repr(self.volume), accepted, "count volumes from 0")
         if self.frames is None or self.frames in ("first", "middle"):
             return
         if not _is_whole(self.frames) or int(self.frames) < 1:

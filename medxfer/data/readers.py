@@ -40,7 +40,7 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
 _LFS_TODO = "fetch it with `git lfs pull`"
 
 
-def read_image(path: Path, *, policy: ReadPolicy = STRICT) -> Image:
+def read_image(path: Path | str, *, policy: ReadPolicy = STRICT) -> Image:
     """Read one image: a file of any kind, or a folder that holds one DICOM series.
 
     Args:

@@ -100,6 +100,15 @@ def read_case(case: Case, digest: str, reading: Reading) -> Parts:
     """
     is_own = len(case.images) == 1 and not isinstance(case.label, Path)  # else it is of several files
     images = [_image(path, digest if is_own else None, reading.policy) for path in case.images]
+    return parts_of(case, images, reading)
+
+
+def parts_of(case: Case, images: Sequence[Image], reading: Reading) -> Parts:
+    """What the images of a case are to a network: joined as channels, or cut into slices.
+
+    Raises:
+        DataError: They lie on different grids, or cannot be cut.
+    """
     whole = placed(images[0]) if len(images) == 1 else _joined(case, images)
     warnings = tuple(dict.fromkeys(remark for image in images for remark in image.warnings))
     parts = [Part(whole)] if reading.slices is None else cut(case, whole, reading.slices, reading.policy)

@@ -17,12 +17,14 @@ from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from ..errors import DataError
+from .formats.broken import listed_faults, refuse_broken
 from .formats.content import load_bytes
 from .formats.dicom_frames import read_dicom_file, stack_of_file
 from .formats.dicom_header import SEGMENTATIONS, Header, read_header
-from .formats.dicom_volume import damage_named, read_stack, same_pixels, workers
+from .formats.dicom_volume import damage_named, read_stack, workers
 from .formats.series_gate import Stack, stack_of
 from .formats.series_volumes import orientation_of
+from .formats.stored_pixels import same_pixels
 from .image import Image, heard, limit, shown
 from .policy import STRICT, ReadPolicy
 
@@ -44,6 +46,7 @@ class Series:
     patient: str
     study: str
     notes: tuple[str, ...] = ()  # what was set aside beside it
+    overviews: tuple[Path, ...] = ()  # its localizers
     headers: tuple[Header, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -103,10 +106,9 @@ def choose_series(survey: Survey, policy: ReadPolicy = STRICT) -> Series:
     """
     where = shown(survey.folder)
     if survey.damaged:
-        path, first = survey.damaged[0]
-        seen = f"{len(survey.damaged)} DICOM files cannot be read; {shown(path.name)}: {first.seen}"
+        seen = f"{len(survey.damaged)} DICOM files cannot be read; {listed_faults(survey.damaged)}"
         raise DataError(where, seen, "whole files", "copy or export the files again")
-    fitting = [series for series in survey.series if _fits(series, policy)]
+    fitting = [series for series in survey.series if fits_rules(series, policy)]
     if len(fitting) == 1:
         return dataclasses.replace(fitting[0], notes=(*fitting[0].notes, *_asides(survey)))
     rules = ", ".join(f"{name} {value}" for name, value in policy.series.items() if name != "description")
@@ -205,9 +207,9 @@ def _series_of(files: Sequence[Path]) -> Series:
 
 def _headers_again(series: Series) -> tuple[Header, ...]:
     found = [header for _, header in _read_headers(series.files)]
-    for path, header in zip(series.files, found, strict=True):
-        if isinstance(header, DataError):
-            raise header
+    pairs = list(zip(series.files, found, strict=True))
+    refuse_broken(series.files[0].parent, [(path, one) for path, one in pairs if isinstance(one, DataError)])
+    for path, header in pairs:
         if isinstance(header, str):
             raise DataError(shown(path), header, "the DICOM file that was found before", "run again")
     return tuple(header for header in found if isinstance(header, Header))
@@ -286,11 +288,7 @@ def _grouped(headers: Sequence[Header], aside: list[tuple[Path, str]], *, keep: 
             continue
         first = images[0]
         orientations = {orientation_of(header) for header in images}
-        notes = (
-            [f"{len(overviews)} localizer images set aside ({shown(overviews[0].path.name)})"]
-            if overviews
-            else []
-        )
+        aside_paths = tuple(header.path for header in overviews)
         yield Series(
             uid=first.series,
             files=tuple(header.path for header in images),
@@ -300,9 +298,15 @@ def _grouped(headers: Sequence[Header], aside: list[tuple[Path, str]], *, keep: 
             slices=sum(header.frames for header in images),
             patient=first.patient,
             study=first.study,
-            notes=tuple(notes),
+            notes=overview_notes(aside_paths),
+            overviews=aside_paths,
             headers=tuple(images) if keep else (),
         )
+
+
+def overview_notes(paths: Sequence[Path]) -> tuple[str, ...]:
+    """What a series says of localizers that lie with it."""
+    return (f"{len(paths)} localizer images set aside ({shown(paths[0].name)})",) if paths else ()
 
 
 def _asides(survey: Survey) -> list[str]:
@@ -311,7 +315,8 @@ def _asides(survey: Survey) -> list[str]:
     return [f"{count} files set aside: {why}" for why, count in sorted(counts.items())]
 
 
-def _fits(series: Series, policy: ReadPolicy) -> bool:
+def fits_rules(series: Series, policy: ReadPolicy) -> bool:
+    """Whether a series is what the policy's rules ask for; without rules each is."""
     rules = policy.series
     return (
         str(rules.get("modality", series.modality)).upper() == series.modality

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from .image import shown
 from .splitting.folds import deal, labels_of, place_of
 from .splitting.gate import leaks_in, shared_stems
 from .splitting.grouping import DuplicateGroups, groups_of, joined_groups
+from .splitting.holding import held_out, too_few
 from .splitting.split_file import read_split_file
 
 __all__ = [
@@ -215,8 +215,8 @@ def _hold_out(names: list[Name | None], cohort: _Cohort, name: Name, share: floa
     """Move whole groups to `name` until each class has its share there.
 
     A group with a case in another given split stays where it is. Groups come in the order of a hash of their patient,
-    so that the order of files changes nothing and, with one class a case, a new patient moves next to none of the
-    others.
+    so that the order of files changes nothing and, where each class has patients of its own, a new patient moves next
+    to none of the others.
     """
     free = [group for group in cohort.groups if all(names[row] in (None, "train") for row in group)]
     taken: Sequence[Sequence[int]]
@@ -225,43 +225,12 @@ def _hold_out(names: list[Name | None], cohort: _Cohort, name: Name, share: floa
         parts = deal(free, cohort.labels, (share, 1 - share), places)
         taken = [group for group, part in zip(free, parts, strict=True) if part == 0]
         if not taken or len(taken) == len(free):
-            raise _too_few(f"{len(free)} patients left to take {name} from", name)
+            raise too_few(f"{len(free)} patients left to take {name} from", name)
     else:
-        taken = _by_class(free, cohort, name, share, seed)
+        taken = held_out(free, cohort.classes, cohort.cases, name=name, share=share, seed=seed)
     for group in taken:
         for row in group:
             names[row] = name
-
-
-def _by_class(
-    free: Sequence[Sequence[int]], cohort: _Cohort, name: Name, share: float, seed: int
-) -> list[Sequence[int]]:
-    """Groups to hold out, class by class; a group counts for its rarest class."""
-    classes, cases = cohort.classes, cohort.cases
-    counts = Counter(classes)
-    by_class: dict[str, list[Sequence[int]]] = defaultdict(list)
-    for group in free:
-        by_class[min({classes[row] for row in group}, key=lambda label: (counts[label], label))].append(group)
-    held: list[Sequence[int]] = []
-    for label in sorted(counts):
-        own = sorted(by_class.get(label, []), key=lambda group: place_of(group, cases, seed, name))
-        if len(own) < 2:
-            patients = len({cases[row].patient for group in own for row in group})
-            raise _too_few(f"class {label}: {patients} patients left to take {name} from", name)
-        wanted, taken = share * sum(len(group) for group in own), 0
-        for group in own[:-1]:
-            if taken and taken + len(group) / 2 > wanted:
-                continue
-            held.append(group)
-            taken += len(group)
-            if taken >= wanted:
-                break
-    return held
-
-
-def _too_few(seen: str, name: str) -> DataError:
-    todo = f"add patients, or give the split yourself (a column `split`, or --split FILE) with {name} cases"
-    return DataError("data.split", seen, "two patients of each class or more for each split made", todo)
 
 
 def _dealt(cohort: _Cohort, folds: int) -> list[int]:

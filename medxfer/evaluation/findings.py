@@ -288,7 +288,8 @@ def _curves(
         x, y, _ = roc_curve(truth, stated)
         roc.append({"name": names[number], "x": x, "y": y})
         precision, recall, _ = precision_recall_curve(truth, stated, drop_intermediate=True)
-        pr.append({"name": names[number], "x": recall[::-1], "y": precision[::-1]})
+        # The last point, precision 1 at recall 0, is a convention: nothing is called there.
+        pr.append({"name": names[number], "x": recall[-2::-1], "y": precision[-2::-1]})
     which = "" if is_whole else f" The {len(numbers)} most frequent findings."
     guess = {"x": [0.0, 1.0], "y": [0.0, 1.0], "name": "guessing"}
     return [

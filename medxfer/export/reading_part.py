@@ -83,7 +83,10 @@ def several_files(data: DataSpec) -> ReadingPart | None:
     return ReadingPart(
         config={"complete": {"_target_": "Lambdad", "keys": "image", "func": gate}},
         transforms=("@complete",),
-        limits=(f"{text[0].upper()}{text[1:]}. Others stop the run, and `medxfer predict` refuses them.",),
+        limits=(
+            f"{text[0].upper()}{text[1:]} (of NIfTI files {count} volumes). Others stop the run. `medxfer predict "
+            "THIS_FOLDER --data TABLE.csv` joins the files that each row names in these columns.",
+        ),
     )
 
 

@@ -139,8 +139,8 @@ def _config(data: DataSpec) -> dict[str, Any]:
         "else stop(x.meta['filename_or_obj'], 'a picture, a volume is accepted')"
     )
     chosen = (
-        "$lambda x, values, volume=@volume, stop=@stop: values if len(values) == 1 or (volume is None "
-        "and len(values) <= 4 and x.ndim == len(x.meta.get('spacing', ())) + 1) "
+        "$lambda x, values, volume=@volume, stop=@stop: values if len(values) == 1 or volume == 'channels' "
+        "or (volume is None and len(values) <= 4 and x.ndim == len(x.meta.get('spacing', ())) + 1) "
         "else values[[volume]] if volume is not None "
         "else stop(x.meta['filename_or_obj'], f'{len(values)} volumes, --volume chooses one, from 0')"
     )
@@ -165,7 +165,7 @@ def _config(data: DataSpec) -> dict[str, Any]:
         "labels": [["L", "R"], ["P", "A"], ["I", "S"]],
     }
     return {
-        "volume": data.volume,
+        "volume": "channels" if data.volume is None and len(data.images or ()) > 1 else data.volume,
         "nifti_reader": nifti,
         "other_reader": {"_target_": "ITKReader"},
         "load": LOAD,

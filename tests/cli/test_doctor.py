@@ -115,6 +115,58 @@ def test_labels_that_the_bundles_task_does_not_know_are_refused(
     assert len(problems[0]["cases"]) == 6
 
 
+def test_any_rule_of_reading_can_be_set_without_a_bundle_and_with_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders(tmp_path / "films", 12)
+    (root / "normal/empty.png").touch()
+    (root / "exclude.txt").write_text("normal/empty.png  # nothing in it")
+
+    refused = run(capsys, root, "--no-sheet")[0]
+    skipped, out, _ = run(capsys, root, "--no-sheet", "--set", "data.on_bad_image=skip")
+    excluded = run(capsys, root, "--no-sheet", "--set", "data.exclude=exclude.txt")[0]
+    ours = ("--bundle", BUNDLE, "--set", "data.patient.pattern=null", "--set", "data.exclude=exclude.txt")
+    bundle = run(capsys, root, "--no-sheet", *ours)[0]
+
+    assert (refused, skipped, excluded, bundle) == (3, 0, 0, 0)
+    assert "the run leaves them out" in out
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data.on_bad_imag=skip", "on_bad_image"),
+        ("images.size=64", "not about `data`"),
+        ("data.volume", "KEY="),
+    ],
+)
+def test_settings_that_are_none_are_usage_errors(
+    tmp_path: Path, setting: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, class_folders(tmp_path / "films", 12), "--no-sheet", "--set", setting)
+
+    assert code == 2
+    assert said in err
+
+
+def test_each_missing_file_of_a_table_has_its_own_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["file,label"]
+    for number in range(12):
+        rows.append(f"a{number}.png,{number // 2 % 2}")
+        if number % 3:
+            picture(tmp_path / "films" / f"a{number}.png", chest(number))
+    (tmp_path / "films/labels.csv").write_text("\n".join(rows))
+
+    code, out, _ = run(capsys, tmp_path / "films", "--no-sheet", "--json")
+
+    bad = json.loads(out)["bad_files"]
+    assert code == 3
+    assert [one["case"] for one in bad] == [f"labels.csv, line {number + 2}" for number in (0, 3, 6, 9)]
+    assert [one["seen"] for one in bad] == [f"a{number}.png: no such file" for number in (0, 3, 6, 9)]
+
+
 def test_bundle_and_columns_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, tmp_path, "--bundle", BUNDLE, "--column", "x")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from pydicom.uid import generate_uid
 
@@ -211,6 +212,69 @@ def test_td1_td2_other_content_is_refused_by_name(
 
     assert words.lower() in record["reason"].lower()
     assert name in record["reason"]
+
+
+def test_each_policy_of_the_reader_is_an_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    holed = np.ones((4, 5, 6), np.float32)
+    holed[1, 2, 3] = np.nan
+    nibabel.Nifti1Image(holed, np.eye(4)).to_filename(tmp_path / "holed.nii")
+    pair = np.stack([np.zeros((4, 5, 6)), np.arange(120).reshape(4, 5, 6)], -1).astype(np.float32)
+    nibabel.Nifti1Image(pair, np.eye(4)).to_filename(tmp_path / "pair.nii")
+    gap = series(tmp_path / "gap", 6)
+    (gap / "one3.dcm").unlink()
+
+    (zeroed,) = records(capsys, tmp_path / "holed.nii", "--on-nonfinite", "zero")["holed.nii"]
+    (second,) = records(capsys, tmp_path / "pair.nii", "--volume", "1")["pair.nii"]
+    (even,) = records(capsys, gap, "--on-geometry", "resample")["gap"]
+    (kept,) = records(capsys, gap, "--on-geometry", "warn")["gap"]
+
+    assert (zeroed["min"], zeroed["status"]) == (0, "warned")
+    assert second["max"] == 119
+    assert (even["shape"], kept["shape"]) == ([10, 12, 6], [10, 12, 5])
+    assert records(capsys, tmp_path / "pair.nii", code=3)["pair.nii"][0]["reason"]
+    assert records(capsys, gap, code=3)["gap"][0]["reason"]
+
+
+def test_rules_choose_a_series_and_tags_a_volume_of_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = series(tmp_path / "scans", 5)
+    series(folder, 3, "another")
+    for time in (10, 30):
+        series(tmp_path / "echoes", 4, f"e{time}", EchoTime=str(time))
+    for path in (tmp_path / "echoes").iterdir():
+        image = pydicom.dcmread(path)
+        image.SeriesInstanceUID = "1.2.826.0.1.7"
+        image.save_as(path)
+
+    code, out, err = run(capsys, "--json", str(folder), "--series", "slices=4", "--series", "modality=ct")
+    (echo,) = records(capsys, tmp_path / "echoes", "--select", "EchoTime=30")["echoes"]
+
+    assert code == 0
+    assert [json.loads(line)["shape"] for line in out.splitlines()] == [[10, 12, 5]]
+    assert "3 files set aside: of series that the rules do not choose" in err
+    assert any("EchoTime 30 selected (4 of 8 images)" in text for text in echo["applied"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--select", "EchoTme=30"), "write EchoTime"),
+        (("--series", "slices"), "NAME=VALUE"),
+        (("--frames", "last"), "first, middle"),
+        (("--volume", "-1"), "whole number from 0"),
+        (("--on-geometry", "resmple"), "resample"),
+    ],
+)
+def test_a_policy_that_is_none_is_a_usage_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, str], said: str
+) -> None:
+    picture(tmp_path / "a.png", chest(0))
+
+    code, _, err = run(capsys, str(tmp_path / "a.png"), *words)
+
+    assert code == 2
+    assert said in err
 
 
 def test_td3_absent_path_and_empty_folder_are_refused(

@@ -348,7 +348,7 @@ def test_tx2_many_images_of_one_value_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read(root)
 
-    assert "1 of 12 images are of one value all over: normal/n002.png" in caught.value.seen
+    assert "1 of 12 images are of one value all over as read: normal/n002.png" in caught.value.seen
     assert len(read(root, on_bad_image="skip").cases) == 12
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -15,11 +16,12 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.pixels.decoders import RLELosslessDecoder
 from pydicom.uid import RLELossless
 
-from medxfer.bundle.schema import DataSpec, PatientSpec, SplitSpec
+from medxfer.bundle.schema import DataSpec, ImagesSpec, PatientSpec, SplitSpec
 from medxfer.data.doctor import Health, Request, examine
 from medxfer.data.health.contact_sheet import draw, rows_of
 from medxfer.data.health.findings_of_data import auroc
 from medxfer.data.health.suspects import has_text
+from medxfer.data.presets import steps_of
 from medxfer.errors import DataError
 from medxfer.progress import Progress
 
@@ -132,7 +134,7 @@ def test_every_faulty_row_of_a_label_table_is_named(tmp_path: Path) -> None:
     seen = "\n".join(f"{one.case}: {one.seen}" for one in health.bad)
     assert len(health.bad) == 4, seen
     assert "labels.csv, line 6: ../../etc/passwd leaves the data folder" in seen
-    assert "gone.png (line 11)" in seen
+    assert "labels.csv, line 11: gone.png: no such file" in seen
     assert "i03.png is named in lines 5 and 22, with the labels `b` and `a`" in seen
     assert "split `sometimes`" in seen
     assert health.is_refused
@@ -371,3 +373,36 @@ def test_duplicates_of_public_sets_are_those_that_were_counted(
     assert (len(health.duplicates.exact), sum(map(len, health.duplicates.exact))) == equal
     assert len(health.duplicates.near) == near
     assert health.is_refused == (name == "pathology_cls")
+
+
+def test_volumes_are_shown_in_one_plane_whichever_axis_is_short(tmp_path: Path) -> None:
+    for name, shape in (("flat", (40, 30, 8)), ("narrow", (8, 40, 30))):
+        voxels = np.zeros(shape, np.float32)
+        voxels[shape[0] // 2 :] = 100  # the patient's right, shown on the left
+        nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / f"{name}.nii")
+
+    looks = {one.case.id: one for one in look(tmp_path).looks}
+
+    for name, width, height in (("flat.nii", 40, 30), ("narrow.nii", 8, 40)):
+        with Image.open(io.BytesIO(looks[name].preview)) as shown:
+            grey = np.asarray(shown, np.float32)
+        assert grey.shape[1] / grey.shape[0] == pytest.approx(width / height, rel=0.05)
+        half = grey.shape[1] // 2
+        assert grey[:, :half].mean() > 150 > 100 > grey[:, half + 1 :].mean()
+
+
+def test_images_of_one_value_are_no_duplicates_and_refused_as_by_a_run(tmp_path: Path) -> None:
+    class_folders(tmp_path, 12)
+    for label in ("normal", "pneumonia"):
+        for number in range(3):
+            picture(tmp_path / label / f"x{number}.png", np.full((48, 48), 7, np.uint8))
+    steps = steps_of(ImagesSpec(size=32), 1)
+
+    for request in (
+        Request(data=DataSpec(source=str(tmp_path))),
+        Request(data=DataSpec(source=str(tmp_path)), steps=steps),
+    ):
+        health = examine(tmp_path, request, QUIET)
+
+        assert health.duplicates.exact == health.duplicates.near == ()
+        assert "have one value everywhere" in said(health, "refused")

@@ -88,3 +88,19 @@ def test_options_of_other_readers_are_refused_and_names_do_not_matter(tmp_path: 
         MedxferReader().read(path, swap_ij=False)
     assert MedxferReader().verify_suffix("a.anything")
     np.testing.assert_array_equal(LoadImage(reader=MedxferReader)(path).numpy()[0], chest(0))
+
+
+@pytest.mark.parametrize("kind", ["volume", "picture"])
+def test_an_image_becomes_the_tensor_that_monai_loads(volume: Path, tmp_path: Path, kind: str) -> None:
+    path = volume if kind == "volume" else picture(tmp_path / "a.png", chest(0))
+    loaded = LoadImaged("image", reader=MedxferReader)({"image": str(path)})["image"]
+
+    ours = read_image(path).to_metatensor()
+
+    assert type(ours) is type(loaded)
+    assert ours.dtype == loaded.dtype == torch.float32
+    assert torch.equal(ours.as_tensor(), loaded.as_tensor())
+    assert torch.equal(ours.affine, loaded.affine)
+    assert ours.meta["filename_or_obj"] == loaded.meta["filename_or_obj"] == str(path)
+    assert ours.meta["applied"] == loaded.meta["applied"] == "; ".join(read_image(path).applied)
+    assert set(ours.meta) == set(loaded.meta)

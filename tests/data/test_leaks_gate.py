@@ -233,3 +233,24 @@ def test_real_chest_films_share_170_numbers_by_a_looser_key(shared: Path) -> Non
 
     assert "170 are in train and test (457 train images, 320 test images)" in said
     assert leaks_in(found.cases, Duplicates(), SplitSpec()).found == ()
+
+
+def test_a_refusal_of_many_leaks_stays_short() -> None:
+    cases = [
+        split(one, ("train", "test")[row % 2])
+        for row, one in enumerate(cases_of(*[f"sick/{n:04}.png" for n in range(400)]))
+    ]
+    groups = Duplicates(
+        exact=tuple(tuple(range(n, n + 10)) for n in range(0, 200, 10)),
+        near=tuple((n, n + 1) for n in range(200, 400, 2)),
+    )
+    cases = [dataclasses.replace(one, patient=f"p{row // 3}") for row, one in enumerate(cases)]
+
+    verdict = leaks_in(cases, groups, SplitSpec())
+    with pytest.raises(DataError) as caught:
+        verdict.require(None)
+
+    assert len(verdict.found) >= 3
+    assert len(caught.value.seen) < 4 * 120
+    assert "133 patients in train and test" in caught.value.seen
+    assert "20 groups of equal pictures in two splits" in caught.value.seen

@@ -463,3 +463,14 @@ def test_gzip_members_that_follow_each_other_are_one_file(tmp_path: Path) -> Non
     path.write_bytes(gzip.compress(content[:500]) + gzip.compress(content[500:]) + bytes(512))
 
     np.testing.assert_array_equal(read_image(path).array[0], volume())
+
+
+def test_tn9_all_volumes_are_channels_where_the_policy_says_so(tmp_path: Path) -> None:
+    voxels = np.arange(5 * 6 * 7 * 3, dtype=np.int16).reshape(5, 6, 7, 3)
+    path = tmp_path / "several.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, 2.0, 3.0, 1.0])), path)
+
+    image = read_image(path, policy=ReadPolicy(volume="channels"))
+
+    np.testing.assert_array_equal(image.array, np.moveaxis(voxels[::-1], -1, 0))
+    assert "3 volumes as channels" in image.applied

@@ -58,6 +58,8 @@ def test_d5_missing_slice_is_kept_or_filled_as_the_policy_says(tmp_path: Path) -
 
     assert kept.array.shape[-1] == 11
     assert any("gap 5.0 mm" in text for text in kept.warnings)
+    assert kept.spacing == pytest.approx((0.6, 0.8, 2.5)), "the average 2.75 is right nowhere"
+    assert any("not where they lie, by up to 2.5 mm" in text for text in kept.warnings)
     assert filled.array.shape[-1] == 12
     np.testing.assert_allclose(filled.array[0, 0, 0], np.arange(12) * 100 - 1024, atol=1e-3)
     assert filled.spacing == pytest.approx((0.6, 0.8, 2.5))
@@ -333,6 +335,47 @@ def test_d15_cut_slice_stops_the_series(tmp_path: Path, share: float) -> None:
         read_image(folder)
 
     assert "011.dcm" in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [40, -700])
+def test_d15_each_of_several_cut_slices_is_named_up_to_five(tmp_path: Path, cut: int) -> None:
+    folder = saved_series(series(), tmp_path)
+    for number in range(1, 8):
+        path = folder / f"{number:03}.dcm"
+        path.write_bytes(path.read_bytes()[:cut] if cut < 0 else path.read_bytes()[: 132 + cut])
+
+    with pytest.raises(DataError) as caught:
+        read_image(folder)
+
+    seen = caught.value.seen
+    assert seen.startswith("7 ")
+    assert [f"00{number}.dcm" in seen for number in range(8)] == [False, *[True] * 5, False, False]
+    assert "2 more" in seen
+
+
+def test_d15_bytes_after_the_pixels_are_said(tmp_path: Path) -> None:
+    folder = saved_series(series(), tmp_path)
+    long = folder / "004.dcm"
+    plain = read_image(folder)
+    long.write_bytes(long.read_bytes() + b"x" * 50)
+
+    volume, picture = read_image(folder), read_image(long)
+
+    assert [text for text in volume.warnings if text not in plain.warnings] == [
+        "004.dcm: 50 bytes after the pixels left aside"
+    ]
+    assert "50 bytes after the pixels left aside" in picture.warnings
+    np.testing.assert_array_equal(volume.array, plain.array)
+
+
+def test_d15_one_byte_of_padding_and_elements_that_may_follow_are_silent(tmp_path: Path) -> None:
+    folder = saved_series(series(), tmp_path)
+    (folder / "004.dcm").write_bytes((folder / "004.dcm").read_bytes() + b"\0")
+    padded = series()[5]
+    padded.DataSetTrailingPadding = b"\0" * 20
+    saved(padded, folder / "005.dcm")
+
+    assert not [text for text in read_image(folder).warnings if "after" in text]
 
 
 @pytest.mark.parametrize(("frames", "index"), [("first", 0), ("middle", 2), (5, 4)])

@@ -21,7 +21,7 @@ from ..image import Image, heard, refuse_size, shown
 from .dicom_header import refuse_inflating
 
 _AGAIN = "export the image again, or list it in data.exclude"
-PADDED = "padding set to the lowest real value"
+PADDED = "padding set to the lowest real value"  # and counted so in every figure
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 

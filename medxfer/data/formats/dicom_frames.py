@@ -13,10 +13,11 @@ from ...errors import DataError
 from ..image import Image, heard, refuse_size, shown
 from ..policy import STRICT, ReadPolicy
 from .dicom import functional_group, parse_dicom, read_dicom
-from .dicom_header import SEGMENTATIONS, Header, number_of, parse_header
-from .dicom_volume import read_stack, same_pixels
+from .dicom_header import SEGMENTATIONS, Header, bytes_after, number_of, parse_header
+from .dicom_volume import read_stack
 from .geometry import picture_affine
 from .series_gate import Stack, mosaic_refusal, stack_of
+from .stored_pixels import same_pixels
 
 # What may tell several volumes of one file apart: the functional group and its element.
 _FRAME_TAGS = (
@@ -49,11 +50,13 @@ def read_dicom_file(path: Path, content: bytes, *, policy: ReadPolicy = STRICT) 
     if header.frames == 1 or not header.has_pixels:
         image = read_dicom(path, content)
         affine = picture_affine(header.position, header.orientation, image.spacing)
-        return dataclasses.replace(image, affine=affine)
-    images = _placed_frames(header, content)
-    if images is None:
-        return _chosen_frame(header, content, policy)
-    return read_stack(stack_of(images, policy, same_pixels(content)), content)
+        image = dataclasses.replace(image, affine=affine)
+    elif (images := _placed_frames(header, content)) is None:
+        image = _chosen_frame(header, content, policy)
+    else:
+        image = read_stack(stack_of(images, policy, same_pixels(content)), content)
+    extra = bytes_after(header, content)
+    return dataclasses.replace(image, warnings=(*image.warnings, extra)) if extra else image
 
 
 def stack_of_file(path: Path, content: bytes, *, policy: ReadPolicy = STRICT) -> Stack | Header:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import stat
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ from .kinds import kind_of
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _PIXELS = 0x7FE00008  # the first of the three elements that hold pixels
 _START = 2**16  # bytes read first; a longer header is read through the file
+_UNDEFINED, _SHORTEST = 0xFFFFFFFF, 8  # length of encoded pixels; bytes of the shortest element
+_FOLLOWING = (b"\xfa\xff\xfa\xff", b"\xfc\xff\xfc\xff", b"\xff\xfa\xff\xfa", b"\xff\xfc\xff\xfc")
+_PRIVATE = tuple(group.to_bytes(2, "little") for group in range(0x7FE1, 0x8000, 2))
 _META = 1024  # bytes in which the transfer syntax stands
 _INFLATED, _RATIO = 64 * 2**20, 200  # a deflated file may become so large, or so many times as large
 _RAW_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
@@ -98,6 +102,8 @@ def read_header(path: Path) -> Header | str:
         DataError: It begins like DICOM and cannot be read.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return "a pipe, socket or device"
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             start = file.read(_START)
@@ -294,3 +300,44 @@ def number_of(path: Path, name: str, value: Any, count: int) -> tuple[float, ...
         seen = f"{name} {shown(str(value))[:60]}"
         raise DataError(shown(path), seen, f"{count} finite numbers", _AGAIN)
     return values
+
+
+def bytes_after(header: Header, content: bytes) -> str:
+    """A remark on what follows the pixels of a file and is no element of DICOM; empty where nothing does.
+
+    Args:
+        header: Of the file.
+        content: The whole file.
+    """
+    if not header.has_pixels or _is_deflated(content[:_META]):
+        return ""
+    end = header.offset + header.length
+    if header.length == _UNDEFINED:
+        end = _end_of_items(content, header.offset)
+    return remark_on_rest(content[end : end + 4], len(content) - end)
+
+
+def remark_on_rest(start: bytes, count: int) -> str:
+    """The words for bytes behind the pixels.
+
+    Args:
+        start: Their first four: signatures (FFFA,FFFA), padding (FFFC,FFFC) and vendors' groups from 7FE1 may follow
+            the pixels, since tags ascend (PS3.5 section 7.1).
+        count: How many there are; one is padding.
+    """
+    if count <= 1 or (count >= _SHORTEST and (start in _FOLLOWING or start[:2] in _PRIVATE)):
+        return ""
+    return f"{count} bytes after the pixels left aside"
+
+
+def _end_of_items(content: bytes, place: int) -> int:
+    """Where the fragments of encoded pixels end; the end of the file where they are not delimited."""
+    while place + 8 <= len(content):
+        tag, length = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8
+        if tag == b"\xfe\xff\xdd\xe0":
+            return place
+        if tag != b"\xfe\xff\x00\xe0":
+            break
+        place += length
+    return len(content)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
@@ -15,12 +15,14 @@ import numpy as np
 
 from ...errors import DataError
 from ..image import Image, heard, refuse_size, shown
+from .broken import refuse_broken, remarks_by_file
 from .content import load_bytes
 from .dicom import PADDED, Frame, decode_frames, parse_dicom, read_dicom, rescale_text
-from .dicom_header import Header
+from .dicom_header import Header, bytes_after
 from .geometry import axis_codes, picture_affine, spacing_of, to_closest_ras, unsheared
 from .series_gate import Stack
 from .series_volumes import name_of
+from .stored_pixels import load_stored, raw_frame
 
 _EXACT = 2**23  # whole numbers below it, and their sums with such an intercept, are exact in float32
 _LARGEST = 3e38  # of float32
@@ -68,7 +70,7 @@ def read_stack(stack: Stack, content: bytes | None = None) -> Image:
     warnings = list(stack.warnings)
     kinds = {image.stored for image in stack.images}
     if len(kinds) == 1 and first.stored is not None:
-        volume = _copied(stack, first.stored, content, applied)
+        volume = _copied(stack, first.stored, content, applied, warnings)
     else:
         volume = _decoded(stack, content, applied, warnings)
     codes = axis_codes(stack.affine)
@@ -92,36 +94,6 @@ def read_stack(stack: Stack, content: bytes | None = None) -> Image:
     )
 
 
-def same_pixels(content: bytes | None) -> Callable[[Header, Header], bool]:
-    """A function that tells whether two images hold the same pixels, byte by byte."""
-
-    def compare(one: Header, other: Header) -> bool:
-        if one.frames > 1 or other.frames > 1:
-            if content is None or one.stored is None or other.stored is None:
-                return False
-            return bool(np.array_equal(_raw_frame(one, content), _raw_frame(other, content)))
-        if one.length != other.length:
-            return False
-        return _tail(one) == _tail(other)
-
-    return compare
-
-
-def _tail(image: Header) -> bytes:
-    """Everything from the pixels on: the same for encoded pixels of unknown length."""
-    with image.path.open("rb") as file:
-        file.seek(image.offset)
-        return file.read()
-
-
-def _raw_frame(image: Header, content: bytes) -> np.ndarray:
-    """Stored values of a frame (rows, columns), where they lie in the file as they are."""
-    assert image.stored is not None
-    count = image.rows * image.columns
-    start = image.offset + image.frame * count * image.stored.itemsize
-    return np.frombuffer(content, image.stored, count, start).reshape(image.rows, image.columns)
-
-
 def _picture(stack: Stack, content: bytes | None) -> Image:
     """One slice is no volume: (C, rows, columns) as displayed."""
     only = stack.images[0]
@@ -141,22 +113,35 @@ def workers() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _copied(stack: Stack, kind: np.dtype[Any], content: bytes | None, applied: list[str]) -> np.ndarray:
+def _copied(
+    stack: Stack, kind: np.dtype[Any], content: bytes | None, applied: list[str], warnings: list[str]
+) -> np.ndarray:
     """Slices whose stored values lie in the files as they are."""
     first = stack.images[0]
     stored = np.empty((len(stack.images), first.rows, first.columns), kind)
+    extras: dict[str, str] = {}
+    faults: dict[int, DataError] = {}
 
     def load(index: int) -> tuple[int, int, float | None]:
         image, into = stack.images[index], stored[index]
         if content is not None:
-            into[...] = _raw_frame(image, content)
+            into[...] = raw_frame(image, content)
         else:
-            _load(image, into)
+            try:
+                if extra := load_stored(image, into):
+                    extras[name_of(image)] = extra
+            except DataError as error:
+                faults[index] = error
+                return 0, 0, None
         low, high = _unused_bits_cleared(into, image.bits)
         return low, high, _lowest_beside_padding(image, into, low, high)
 
     with ThreadPoolExecutor(workers()) as pool:
         found = list(pool.map(load, range(len(stack.images))))
+        refuse_broken(
+            first.path.parent, [(stack.images[index].path, faults[index]) for index in sorted(faults)]
+        )
+        warnings += remarks_by_file(extras)
         slopes = np.array([image.slope for image in stack.images])
         intercepts = np.array([image.intercept for image in stack.images])
         fill = _fill_of(stack.images, found)
@@ -179,25 +164,6 @@ def _refuse_overflow(stack: Stack, largest: float) -> None:
         if abs(image.slope) * largest + abs(image.intercept) > _LARGEST:
             seen = f"RescaleSlope {image.slope:g}, RescaleIntercept {image.intercept:g}"
             raise DataError(shown(image.path), seen, "values below 3e38", "export the series again")
-
-
-def _load(image: Header, into: np.ndarray) -> None:
-    """Stored values of a file straight to their place."""
-    try:
-        with image.path.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            if (status.st_size, status.st_mtime_ns) != image.status:
-                seen = "changed while it was read"
-                todo = "wait until it is written, then run again"
-                raise DataError(shown(image.path), seen, "a file at rest", todo)
-            file.seek(image.offset)
-            count = file.readinto(into.data.cast("B"))
-    except OSError as error:
-        seen = f"cannot be read: {error.strerror or error}"
-        raise DataError(shown(image.path), seen, "a readable file", _AGAIN) from None
-    if count != into.nbytes:
-        seen = f"truncated: {count} of {into.nbytes} bytes of pixels"
-        raise DataError(shown(image.path), seen, "all pixels that the header announces", _AGAIN)
 
 
 def _unused_bits_cleared(stored: np.ndarray, bits: int) -> tuple[int, int]:
@@ -319,12 +285,21 @@ def _decoded(stack: Stack, content: bytes | None, applied: list[str], warnings: 
         )
     ]
 
+    extras: dict[str, str] = {}
+    faults: list[tuple[Path, DataError]] = []
+
     def decode(job: tuple[Path, list[int]]) -> list[tuple[int, Frame]]:
         path, indices = job
         wanted = [stack.images[index].frame for index in indices]
-        with damage_named(path), heard():
-            header = parse_dicom(path, content or load_bytes(path))
-            frames = decode_frames(path, header, wanted if first.frames > 1 else None)
+        try:
+            with damage_named(path), heard():
+                loaded = content or load_bytes(path)
+                frames = decode_frames(path, parse_dicom(path, loaded), wanted if first.frames > 1 else None)
+        except DataError as error:
+            faults.append((path, error))
+            return []
+        if content is None and (extra := bytes_after(stack.images[indices[0]], loaded)):
+            extras[name_of(stack.images[indices[0]])] = extra
         return list(zip(indices, frames, strict=True))
 
     native: np.ndarray | None = None
@@ -345,6 +320,8 @@ def _decoded(stack: Stack, content: bytes | None, applied: list[str], warnings: 
                     padding.append((index, frame.padding))
                 done.update(dict.fromkeys(frame.applied))
                 said.update(dict.fromkeys(frame.warnings))
+    refuse_broken(first.path.parent, sorted(faults, key=lambda fault: fault[0].as_posix()))
+    warnings += remarks_by_file(extras)
     assert native is not None
     if padding:
         _fill_padding(native, padding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +98,8 @@ def source_grid(path: Path, *, policy: ReadPolicy = STRICT) -> SourceGrid:
 
 def _start_of(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            raise DataError(shown(path), "a pipe, socket or device", "a file", "name an image file")
         with path.open("rb") as file:
             return file.read(_START)
     except OSError as error:

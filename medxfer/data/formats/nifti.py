@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..image import Image, heard, shown
-from ..policy import ReadPolicy
+from ..policy import ALL, ReadPolicy
 from .content import load_bytes
 from .geometry import as_text, largest_distance, spacing_of
 from .kinds import NIFTI_HEADER_BYTES, unpacked_start
@@ -151,15 +151,22 @@ def _volume(path: Path, header: Header, content: bytes, policy: ReadPolicy) -> I
     refuse_bomb(
         path, (*((parts,) if parts > 1 else ()), *shape, count), dtype.itemsize, available, packed=packed
     )
-    refuse_large(path, (parts, *shape))
+    joins = policy.volume == ALL and count > 1 and parts == 1
+    refuse_large(path, (count if joins else parts, *shape))
     affine = _affine(path, header, shape, applied, remarks)
     scale = None if parts > 1 else _scale(path, header, applied, remarks)
     size = math.prod(shape) * parts * dtype.itemsize
-    index = chosen_volume(path, count, policy, applied)
-    data, extra = voxel_bytes(path, content, start + index * size, size)
-    if extra and index == count - 1:
+    if joins:  # the volumes follow each other: the last axis in Fortran's order
+        data, extra = voxel_bytes(path, content, start, count * size)
+        voxels = np.moveaxis(np.frombuffer(data, dtype).reshape((*shape, count), order="F"), -1, 0)
+        applied.append(f"{count} volumes as channels")
+    else:
+        index = chosen_volume(path, count, policy, applied)
+        data, extra = voxel_bytes(path, content, start + index * size, size)
+        extra = extra if index == count - 1 else ""
+        voxels = np.frombuffer(data, dtype).reshape((parts, *shape), order="F")
+    if extra:
         remarks.append(extra)
-    voxels = np.frombuffer(data, dtype).reshape((parts, *shape), order="F")
     if parts == 4:
         applied.append("alpha dropped")
         voxels = voxels[:3]

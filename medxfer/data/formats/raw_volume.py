@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..image import Image, refuse_size, shown
-from ..policy import ReadPolicy
+from ..policy import ALL, ReadPolicy
 from .content import load_bytes
 from .volumes import chosen_volume, finished, packed_bytes, plain_bytes, refuse_bomb, refuse_large
 
@@ -77,7 +77,7 @@ def _channels(
         if count == 4:
             applied.append("alpha dropped")
         return voxels[:3]
-    if others == [0] and 1 < count <= _CHANNELS and policy.volume is None:
+    if others == [0] and 1 < count <= _CHANNELS and policy.volume in (None, ALL):
         applied.append(f"{count} components as channels")
         return voxels
     if others and count == 1:

@@ -12,6 +12,7 @@ import numpy as np
 from ...errors import DataError
 from ..image import shown
 from ..policy import ReadPolicy
+from .broken import refuse_broken
 from .dicom_header import Header
 from .geometry import SHEAR_TOLERANCE, lps_to_ras, refuse_impossible
 from .series_volumes import (
@@ -64,9 +65,8 @@ def stack_of(
     remarks: list[str] = []
     images = _without_localizers(images, remarks)
     images = selected(images, policy, applied, remarks)
-    for image in images:
-        if image.fault is not None:
-            raise image.fault
+    faults = [(image.path, image.fault) for image in images if image.fault is not None]
+    refuse_broken(images[0].path.parent, faults)
     _refuse_mixture(images)
     _refuse_directions(images)
     images = one_a_position(by_position(images), same_pixels, remarks)
@@ -76,6 +76,8 @@ def stack_of(
     if len(images) == 1:
         return Stack(images=tuple(images), affine=affine, distances=distances, warnings=tuple(remarks))
     is_uneven = _check_steps(images, distances, policy, remarks)
+    if policy.on_geometry == "warn":
+        affine = _by_median_step(affine, distances, remarks)
     is_sheared = _check_tilt(images, distances, policy, remarks)
     _remark_units(images, applied, remarks)
     return Stack(
@@ -235,7 +237,7 @@ def _check_steps(
     if off <= _NEARLY_EVEN * median:
         remarks.append(f"slightly uneven {uneven}")
         return False
-    step = float(np.sort(steps)[(len(steps) - 1) // 2])  # of two steps the smaller: the other may be the gap
+    step = _middle_step(distances)
     widest = int(np.argmax(steps))
     missing = steps[widest] / step - 1
     if round(missing) >= 1 and abs(missing - round(missing)) < _NEARLY_EVEN * (round(missing) + 1):
@@ -250,6 +252,29 @@ def _check_steps(
         raise DataError(place_of(images), uneven, "even steps (within 1 %)", _TODO_GEOMETRY)
     remarks.append(uneven)
     return policy.on_geometry == "resample"
+
+
+def _middle_step(distances: np.ndarray) -> float:
+    """The median step; of two in the middle the smaller, since the other may be the gap."""
+    steps = np.sort(np.diff(distances))
+    return float(steps[(len(steps) - 1) // 2])
+
+
+def _by_median_step(affine: np.ndarray, distances: np.ndarray, remarks: list[str]) -> np.ndarray:
+    """The grid of uneven slices that are kept: by the median step, since the average is right nowhere."""
+    steps = np.diff(distances)
+    if float(np.abs(steps - np.median(steps)).max()) <= max(
+        _ROUNDING, _NEARLY_EVEN * float(np.median(steps))
+    ):
+        return affine
+    step = _middle_step(distances)
+    off = float(np.abs(distances - step * np.arange(len(distances))).max())
+    remarks.append(
+        f"slices kept at the median step {_mm(step)} mm: the grid is not where they lie, by up to {_mm(off)} mm"
+    )
+    kept = affine.copy()
+    kept[:3, 2] *= step * (len(distances) - 1) / distances[-1]
+    return kept
 
 
 def _mm(value: float) -> str:

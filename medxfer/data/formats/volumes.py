@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..image import Image, limit, shown
-from ..policy import ReadPolicy
+from ..policy import ALL, ReadPolicy
 from .geometry import (
     SHEAR_TOLERANCE,
     as_text,
@@ -160,16 +160,22 @@ def chosen_volume(path: Path, count: int, policy: ReadPolicy, applied: list[str]
     Raises:
         DataError: Several and none chosen, or no such volume.
     """
-    if policy.volume is not None and not 0 <= policy.volume < count:
-        seen = f"volume {policy.volume} asked for, {count} in the file"
+    wanted = policy.volume
+    if wanted == ALL:
+        if count == 1:
+            return 0
+        seen = f"{count} volumes (4D), all asked for as channels"
+        raise DataError(shown(path), seen, "a NIfTI file", "save it as NIfTI, or choose one: data.volume: 0")
+    if wanted is not None and not 0 <= int(wanted) < count:
+        seen = f"volume {wanted} asked for, {count} in the file"
         raise DataError(shown(path), seen, f"0 to {count - 1}", "correct data.volume")
     if count == 1:
         return 0
-    if policy.volume is None:
-        todo = f"choose one: data.volume: 0 (up to {count - 1}), or save it as a file of its own"
+    if wanted is None:
+        todo = f"choose one: data.volume: 0 (up to {count - 1}), or all as channels: data.volume: {ALL}"
         raise DataError(shown(path), f"{count} volumes (4D)", "one volume", todo)
-    applied.append(f"volume {policy.volume} of {count} (from 0)")
-    return policy.volume
+    applied.append(f"volume {wanted} of {count} (from 0)")
+    return int(wanted)
 
 
 def finished(

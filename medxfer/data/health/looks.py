@@ -152,8 +152,10 @@ def _kind(item: Item) -> str:
 
 
 def _content(image: Placed, *, exact: bool) -> str:
-    """Hash of the voxels; of what a run stores, where its steps are known."""
+    """Hash of the voxels; of what a run stores, where its steps are known. '' of one value: equal to nothing."""
     values = (image.values * 255).round().to(torch.uint8) if exact else image.values
+    if bool((values == values.flatten()[0]).all()):
+        return ""
     digest = hashlib.sha256(str(tuple(values.shape)).encode())
     digest.update(np.ascontiguousarray(values.numpy()).data)
     return digest.hexdigest()
@@ -173,17 +175,16 @@ def thumbnail(image: Placed) -> np.ndarray:
 def preview(image: Placed, *, is_colour: bool, mask: Placed | None = None) -> bytes:
     """A small JPEG at the image's own aspect ratio, a mask of the same grid in red.
 
-    Of a volume a slice across its shortest axis, as radiologists see it: that with most of the mask, else the middle.
+    Of a volume always the middle axial slice, as radiologists see it (the patient's front up, right side left): one
+    place for all, whichever axis of a volume happens to be short and wherever its mask lies.
     """
     plane, spacing = image.values, image.spacing
     marked = (mask.values != 0).any(dim=0).float() if mask is not None and mask.shape == image.shape else None
     if plane.ndim == 4:
-        axis = image.shape.index(min(image.shape))
-        others = [one for one in range(3) if one != axis]
-        number = image.shape[axis] // 2 if marked is None else int(marked.sum(dim=others).argmax())
-        plane = plane.select(axis + 1, number).flip(1, 2).transpose(1, 2)
-        marked = None if marked is None else marked.select(axis, number).flip(0, 1).T
-        spacing = (spacing[others[1]], spacing[others[0]])
+        number = image.shape[2] // 2
+        plane = plane[..., number].flip(1, 2).transpose(1, 2)
+        marked = None if marked is None else marked[..., number].flip(0, 1).T
+        spacing = (spacing[1], spacing[0])
     extent = plane.shape[1] * spacing[0], plane.shape[2] * spacing[1]
     size = tuple(max(1, round(side * PREVIEW / max(extent))) for side in extent)
     plane = plane if is_colour else plane.mean(dim=0, keepdim=True)

@@ -26,7 +26,7 @@ def finding_columns(data: DataSpec, table: Table) -> tuple[str, ...]:
         DataError: A named column is not there.
     """
     if data.findings is not None:
-        return tuple(table.column(name) for name in data.findings)
+        return tuple(table.column(name, "data.findings") for name in data.findings)
     found = []
     for name in table.columns:
         values = {_VALUES.get(row[name].casefold(), "other") for row in table.rows}

@@ -52,16 +52,17 @@ def columns_of(data: DataSpec, table: Table) -> Columns:
         DataError: No column of files or of labels, or a named one that is not there.
     """
     if data.images is not None:
-        images: tuple[str, ...] = tuple(table.column(name) for name in data.images)
+        images: tuple[str, ...] = tuple(table.column(name, "data.images") for name in data.images)
     else:
         images = image_columns(table)
     key = None if images else key_column(table)
     if not images and key is None:
         seen = f"no column with file names; columns: {', '.join(table.columns)}"
-        raise DataError(
-            shown(table.path), seen, f"one of: {', '.join(FILE_COLUMNS)}", "rename the column of file names"
-        )
-    split = table.column(data.split.column) if data.split.column else match_column(table.columns, ("split",))
+        todo = "name the columns of files: data.images"
+        raise DataError(shown(table.path), seen, f"one of: {', '.join(FILE_COLUMNS)}", todo)
+    split = match_column(table.columns, ("split",))
+    if data.split.column:
+        split = table.column(data.split.column, "data.split.column")
     label, mask, findings = _label_columns(data, table)
     return Columns(
         images=images,

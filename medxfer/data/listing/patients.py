@@ -95,7 +95,7 @@ def _column(spec: PatientSpec, table: Table | None) -> str | None:
             raise DataError(
                 f"data.patient.column: {spec.column}", "no label table", "a table with that column", todo
             )
-        return table.column(spec.column)
+        return table.column(spec.column, "data.patient.column")
     # A pattern that the user wrote goes before a column that only looks like it.
     if table is None or (spec.pattern is not None and match_column(table.columns, COLUMNS[:1]) is None):
         return None
@@ -171,6 +171,8 @@ def first_file(path: Path) -> Path:
 
 def _is_dicom(path: Path) -> bool:
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return False
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:

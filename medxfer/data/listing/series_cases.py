@@ -12,6 +12,7 @@ from ...errors import DataError
 from ..formats.kinds import DICOM_SUFFIXES, image_suffix, suffix_kind
 from ..image import shown
 from ..policy import ReadPolicy
+from ..series_units import copies_apart, home_of, may_be_volume
 
 if TYPE_CHECKING:
     from ..series import Series, Survey
@@ -22,7 +23,6 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "study": ("StudyInstanceUID", "study_uid", "study", "study_id"),
     "patient": ("PatientID", "patient_id", "patient"),
 }
-_PROJECTIONS = frozenset({"CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA", "US", "XC", "GM", "SM", "ES", "OP"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,15 +59,15 @@ def units_of(root: Path, files: Sequence[Path], policy: ReadPolicy, notes: list[
     from ..series import find_series
 
     survey = find_series(root)
-    apart = tuple(part for one in survey.series for part in _copies_apart(one))
+    apart = tuple(part for one in survey.series for part in copies_apart(one, notes))
     survey = dataclasses.replace(survey, series=apart)
-    homes = sorted({_home(one) for one in survey.series if _is_volume(one)})
+    homes = sorted({home_of(one) for one in survey.series if may_be_volume(one)})
     taken: set[Path] = set()
     units: list[Unit] = []
     for home in homes:
         own = [one for one in survey.series if any(home in file.parents for file in one.files)]
         chosen = _chosen(survey, home, own, policy)
-        if chosen is not None and not _is_volume(chosen):
+        if chosen is not None and not may_be_volume(chosen):
             continue
         taken.update(file for one in own for file in one.files)
         others = sum(len(one.files) for one in own) - (0 if chosen is None else len(chosen.files))
@@ -113,45 +113,8 @@ def _chosen(survey: Survey, home: Path, own: Sequence[Series], policy: ReadPolic
     return None if policy.series and not any(map(fits, own)) else choose(own)
 
 
-def _copies_apart(series: Series) -> list[Series]:
-    """A series that lies in several folders with the same positions is as many copies; else it is spread over them."""
-    folders: dict[Path, list[int]] = {}
-    for number, file in enumerate(series.files):
-        folders.setdefault(file.parent, []).append(number)
-    if len(folders) == 1 or not series.headers:
-        return [series]
-    places = [{series.headers[number].position for number in numbers} for numbers in folders.values()]
-    if sum(map(len, places)) == len(set().union(*places)):
-        return [series]
-    return [
-        dataclasses.replace(
-            series,
-            files=tuple(series.files[number] for number in numbers),
-            headers=(own := tuple(series.headers[number] for number in numbers)),
-            slices=sum(header.frames for header in own),
-        )
-        for numbers in folders.values()
-    ]
-
-
 def _is_below(file: Path, homes: Sequence[Path]) -> bool:
     return any(home in file.parents for home in homes)
-
-
-def _is_volume(series: Series) -> bool:
-    """Several files with a slice each; projections, and pictures without position, are read one by one."""
-    if not 1 < len(series.files) == series.slices or series.modality in _PROJECTIONS:
-        return False
-    placed = not series.headers or any(header.position is not None for header in series.headers)
-    return placed or series.modality in ("CT", "MR", "PT", "NM")
-
-
-def _home(series: Series) -> Path:
-    """The folder that holds all files of a series."""
-    first, last = series.files[0].parent, series.files[-1].parent
-    while first not in (last, *last.parents):
-        first = first.parent
-    return first
 
 
 def units_by_key(units: Sequence[Unit], kind: str) -> dict[str, list[Unit]]:

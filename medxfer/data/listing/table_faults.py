@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 from ...bundle.schema import DataSpec
@@ -14,6 +15,7 @@ from .tables import Table, read_table
 
 MOST = 20  # faults that are looked for; each costs a few readings of the table
 _NOTHING_YET = "no row with a label"  # of rows that come before the first good one
+_MISSING = re.compile(r"1 of \d+ rows name files that are not there: (.+) \(\w+ \d+\)")
 
 
 def table_at_fault(data: DataSpec, root: Path, error: DataError) -> Path | None:
@@ -55,10 +57,18 @@ def faults_of(data: DataSpec, root: Path, path: Path) -> list[DataError]:
             low, high = (low, middle) if refusal(rows[:middle]) is not None else (middle, high)
         fault = refusal(rows[:high])
         assert fault is not None
-        faults.append(fault)
+        faults.append(_of_row(fault, table, rows[high - 1]))
         del rows[high - 1]
         good = high - 1
     return faults
+
+
+def _of_row(fault: DataError, table: Table, row: int) -> DataError:
+    """A file that is missing told by its own row, where the gate counts them over the whole table."""
+    missing = _MISSING.fullmatch(fault.seen)
+    if missing is None:
+        return fault
+    return DataError(table.where(row), f"{missing[1]}: no such file", fault.accepted, fault.todo)
 
 
 def _rows_of(table: Table, rows: list[int]) -> Table:

@@ -40,8 +40,12 @@ class Table:
         """File and line of a row, for messages."""
         return f"{shown(self.path)}, {self.unit} {self.lines[row]}"
 
-    def column(self, name: str) -> str:
+    def column(self, name: str, key: str = "data.column") -> str:
         """The column of that name; spelling of capitals and spaces aside.
+
+        Args:
+            name: As the user wrote it.
+            key: Where that was written, for the message.
 
         Raises:
             DataError: There is none; the columns seen and the nearest are named.
@@ -50,11 +54,7 @@ class Table:
         if found is not None:
             return found
         near = nearest(name, self.columns)
-        todo = (
-            f"did you mean `{near}`? set data.column or data.patient.column"
-            if near
-            else "name one of these columns"
-        )
+        todo = f"did you mean `{near}`? set {key}" if near else f"name one of these columns: {key}"
         raise DataError(
             shown(self.path), f"no column `{name}`; columns: {', '.join(self.columns)}", "that column", todo
         )

@@ -14,6 +14,7 @@ from .copies import RULE, Copies, find_copies
 from .grouping import DuplicateGroups, KeysOf, links_of, patient_of, rows_by, study_of
 
 _ORDER: tuple[str, ...] = NAMES
+_LETTERS = 300  # of names in one sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,11 @@ class Verdict:
         if self.found and accept_leak is None:
             accepted = "a patient or picture in one split only and under one label"
             todo = "correct the data, list files in data.exclude, or state a reason: --set data.accept_leak='...'"
-            raise DataError("data: the same patient or picture twice", "; ".join(self.found), accepted, todo)
+            seen, *others = self.found
+            if others:
+                told = ", ".join(text.partition(": ")[0] for text in others)
+                seen += f"; also {told} (`medxfer doctor data` names them)"
+            raise DataError("data: the same patient or picture twice", seen, accepted, todo)
         return (*(f"leak accepted ({accept_leak}): {one}" for one in self.found), *self.notes)
 
 
@@ -183,10 +188,16 @@ def _have_two_labels(cases: Sequence[Case], group: Sequence[int]) -> bool:
 
 
 def _shown(cases: Sequence[Case], groups: Sequence[Sequence[int]]) -> str:
-    return listed([" = ".join(cases[row].id for row in group) for group in groups])
+    """The first groups, two members of each."""
+    pairs = [" = ".join(cases[row].id for row in group[:2]) for group in groups]
+    more = [f" and {len(group) - 2} more like it" if len(group) > 2 else "" for group in groups]
+    return listed([pair + rest for pair, rest in zip(pairs, more, strict=True)])
 
 
 def listed(names: Sequence[str], count: int = 5) -> str:
-    """The first names, and how many more there are."""
-    rest = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + rest
+    """The first names, fewer where they are long, and how many more there are."""
+    told = names[:1]
+    while len(told) < min(count, len(names)) and sum(map(len, names[: len(told) + 1])) <= _LETTERS:
+        told = names[: len(told) + 1]
+    rest = f" and {len(names) - len(told)} more" if len(names) > len(told) else ""
+    return ", ".join(told) + rest
