@@ -38,6 +38,13 @@ for group in (run, create, inspect, after, encoders, plugins, doctor, look):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave with its exit code (DESIGN: 0, 1, 2, 3, 4, 5 or 130)."""
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:  # while an error was being told, or another interrupt
+        _fail("interrupted", 130)
+
+
+def _run(arguments: list[str] | None) -> None:
     # Before torch: threads that spin while they wait make a step 7 times slower as soon as another process wants
     # a core (docs/decisions.md), and cost nothing measurable when none does.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
