@@ -27,14 +27,11 @@ DENSENET = ("features.denseblock1", "features.denseblock2", "features.denseblock
 
 @pytest.fixture(scope="module")
 def timm() -> Any:
-    """timm, which wants two operator schemas that a CPU-only torch lacks."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    """timm, imported as the plugin imports it beside a CPU-only torch."""
+    operators = pytest.importorskip("medxfer_timm.operators", reason="medxfer-timm is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip("timm", reason="the publisher's modules are not installed")
+        return operators.import_timm()
 
 
 def published(build: Callable[[], nn.Module]) -> nn.Module:

@@ -12,12 +12,13 @@ import sys
 from types import ModuleType
 
 import torch
+from torch import library as operators
 
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_declared: list[torch.library.Library] = []  # a schema lives as long as the library that declared it
+_declared: list[operators.Library] = []  # a schema lives as long as the object that declared it
 
 
 def import_timm() -> ModuleType:
@@ -51,9 +52,9 @@ def _mend_torchvision() -> bool:
             raise
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]  # what the failed import left
-        library = torch.library.Library("torchvision", "DEF")
+        declaring = operators.Library("torchvision", "DEF")
         for name in missing:
-            library.define(_SCHEMAS[name])
-        _declared.append(library)
+            declaring.define(_SCHEMAS[name])
+        _declared.append(declaring)
         importlib.import_module("torchvision")
     return bool(_declared)
