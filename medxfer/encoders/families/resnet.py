@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -117,85 +117,68 @@ def _enliven(net: nn.Module, expansion: int) -> None:
             first.downsample = ZeroPadShortcut(width * expansion, stride=1 if index == 0 else 2)
 
 
+# Kind of block, and blocks in each of the four layers.
+_DEPTHS: Mapping[int, tuple[str, tuple[int, ...]]] = {
+    10: ("basic", (1, 1, 1, 1)),
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+
+
+def _of_depth(
+    depth: int, spatial_dims: int, in_channels: int, shortcut: str, bias_downsample: bool
+) -> Encoder:
+    block, layers = _DEPTHS[depth]
+    return ResNetEncoder(
+        spatial_dims=spatial_dims,
+        in_channels=in_channels,
+        block=block,
+        layers=layers,
+        shortcut=shortcut,
+        bias_downsample=bias_downsample,
+    )
+
+
 def build_resnet10(
     *, spatial_dims: int, in_channels: int, shortcut: str = "B", bias_downsample: bool = False
 ) -> Encoder:
     """ResNet-10, the smallest of MedicalNet's (Chen et al. 2019)."""
-    return ResNetEncoder(
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        block="basic",
-        layers=(1, 1, 1, 1),
-        shortcut=shortcut,
-        bias_downsample=bias_downsample,
-    )
+    return _of_depth(10, spatial_dims, in_channels, shortcut, bias_downsample)
 
 
 def build_resnet18(
     *, spatial_dims: int, in_channels: int, shortcut: str = "B", bias_downsample: bool = False
 ) -> Encoder:
     """ResNet-18 (He et al. 2016)."""
-    return ResNetEncoder(
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        block="basic",
-        layers=(2, 2, 2, 2),
-        shortcut=shortcut,
-        bias_downsample=bias_downsample,
-    )
+    return _of_depth(18, spatial_dims, in_channels, shortcut, bias_downsample)
 
 
 def build_resnet34(
     *, spatial_dims: int, in_channels: int, shortcut: str = "B", bias_downsample: bool = False
 ) -> Encoder:
     """ResNet-34 (He et al. 2016)."""
-    return ResNetEncoder(
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        block="basic",
-        layers=(3, 4, 6, 3),
-        shortcut=shortcut,
-        bias_downsample=bias_downsample,
-    )
+    return _of_depth(34, spatial_dims, in_channels, shortcut, bias_downsample)
 
 
 def build_resnet50(
     *, spatial_dims: int, in_channels: int, shortcut: str = "B", bias_downsample: bool = False
 ) -> Encoder:
     """ResNet-50 (He et al. 2016)."""
-    return ResNetEncoder(
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        block="bottleneck",
-        layers=(3, 4, 6, 3),
-        shortcut=shortcut,
-        bias_downsample=bias_downsample,
-    )
+    return _of_depth(50, spatial_dims, in_channels, shortcut, bias_downsample)
 
 
 def build_resnet101(
     *, spatial_dims: int, in_channels: int, shortcut: str = "B", bias_downsample: bool = False
 ) -> Encoder:
     """ResNet-101 (He et al. 2016)."""
-    return ResNetEncoder(
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        block="bottleneck",
-        layers=(3, 4, 23, 3),
-        shortcut=shortcut,
-        bias_downsample=bias_downsample,
-    )
+    return _of_depth(101, spatial_dims, in_channels, shortcut, bias_downsample)
 
 
 def build_resnet152(
     *, spatial_dims: int, in_channels: int, shortcut: str = "B", bias_downsample: bool = False
 ) -> Encoder:
     """ResNet-152 (He et al. 2016)."""
-    return ResNetEncoder(
-        spatial_dims=spatial_dims,
-        in_channels=in_channels,
-        block="bottleneck",
-        layers=(3, 8, 36, 3),
-        shortcut=shortcut,
-        bias_downsample=bias_downsample,
-    )
+    return _of_depth(152, spatial_dims, in_channels, shortcut, bias_downsample)
