@@ -336,6 +336,9 @@ def _removed_if_refused(folder: RunFolder, world: World, *, keep: bool) -> Itera
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
             if not keep:
                 folder.root.rmdir()
+                if folder.root.parent == Path("runs"):
+                    with contextlib.suppress(OSError):  # other runs are in it
+                        folder.root.parent.rmdir()
         raise
 
 

@@ -281,3 +281,14 @@ def test_an_empty_folder_of_the_user_is_not_removed_by_a_refusal(
     assert code == 3
     assert out.is_dir()
     assert not list(out.iterdir())
+
+
+def test_refusal_leaves_no_folder_of_runs_behind(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code, text = run(capsys, "run", BUNDLE, "--set", "encoder.id=resnet19")
+
+    assert code == 3, text
+    assert list(tmp_path.iterdir()) == []
