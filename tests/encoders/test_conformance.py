@@ -14,7 +14,7 @@ def test_conformance(check: Check) -> None:
 
 
 # torch.export, the slowest check, runs in 2D alone.
-@encoder_checks("cnn", "efficientnet_b0")
+@encoder_checks("cnn", "efficientnet_b0", "unet")
 def test_conformance_in_two_dimensions(check: Check) -> None:
     check()
 

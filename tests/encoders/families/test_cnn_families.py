@@ -23,6 +23,7 @@ IDS = (
     *(f"efficientnet_b{size}" for size in range(5)),
     "se_resnext50",
     "senet154",
+    "unet",
 )
 CHEAP = ("check_attributes", "check_card", "check_stages_own_everything")
 
@@ -146,6 +147,8 @@ def test_shortcut_a_has_no_parameters_and_a_bias_is_an_option() -> None:
         ("resnet18", {"shortcut": "C"}, "A or B"),
         ("resnet50", {"bias_downsample": "no"}, "true or false"),
         ("cnn", {"convolutions": 0}, "1, 2, 3 or 4"),
+        ("unet", {"width": 12}, "a multiple of 8 up to 320"),
+        ("unet", {"stages": 7}, "3 to 6"),
         ("efficientnet_b0", {"drop_connect": 1.0}, "from 0 to below 1"),
     ],
 )
@@ -250,3 +253,24 @@ def test_plain_network_has_no_shortcut_and_takes_a_number_of_convolutions() -> N
     kinds = [type(module).__name__ for stage in one.stages for module in stage]
 
     assert kinds == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"] * 4
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_unet_begins_at_full_size_doubles_to_320_and_trains_on_one_voxel(dims: int) -> None:
+    encoder = build("unet", spatial_dims=dims, in_channels=1, options={"width": 40, "stages": 5})
+
+    maps = encoder.train()(noise(1, 1, *[9] * dims))
+    one = encoder(noise(1, 1, *[1] * dims))
+
+    assert [tuple(found.shape[1:3]) for found in maps] == [(40, 9), (80, 5), (160, 3), (320, 2), (320, 1)]
+    assert all(bool(torch.isfinite(found).all()) for found in one)
+
+
+def test_unet_is_two_convolutions_a_stage_without_shortcut() -> None:
+    encoder = build("unet", spatial_dims=3, in_channels=1, options={"stages": 3})
+
+    layers = [[type(module).__name__ for module in stage] for stage in encoder.stages]
+    strides = [m.stride[0] for m in encoder.modules() if isinstance(m, nn.Conv3d)]
+
+    assert layers == [["Conv3d", "GroupNorm", "LeakyReLU"] * 2] * 3
+    assert strides == [1, 1, 2, 1, 2, 1]
