@@ -33,6 +33,7 @@ class Row:
 TABLE: Mapping[str, Row] = {
     "Classification": Row("task", "medxfer.tasks.classification.Classification"),
     "Findings": Row("task", "medxfer.tasks.findings.Findings"),
+    "Segmentation": Row("task", "medxfer.tasks.segmentation.Segmentation"),
     "Channels": Row("transform", "medxfer.data.steps.pictures.Channels"),
     "PadToSquare": Row("transform", "medxfer.data.steps.pictures.PadToSquare"),
     "Resize": Row("transform", "medxfer.data.steps.pictures.Resize"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,17 @@ from ..errors import ConfigError
 from ..files import explained, write_atomic, write_json
 from .metadata import metadata_of
 from .parser import load_bundle
+from .recipes import Recipe, of_classes, of_findings, of_masks
 from .schema import DataFacts
 from .source import printable, write_text
 from .typed import nearest
 
-TASKS = {"classification": "Classification", "findings": "Findings"}  # option of `init` -> part
+# Option of `init` -> what its bundle says from `images` on.
+TASKS: Mapping[str, Callable[[DataFacts, Sequence[str], int, str], Recipe]] = {
+    "classification": of_classes,
+    "findings": of_findings,
+    "segmentation": of_masks,
+}
 DIMS = {
     "xray": (2,),
     "ct": (2, 3),
@@ -38,7 +44,7 @@ def write_bundle(facts: DataFacts, folder: Path, *, task: str, modality: str) ->
     Args:
         facts: What `data.inspect` saw.
         folder: The new bundle folder.
-        task: `classification` or `findings`.
+        task: `classification`, `findings` or `segmentation`.
         modality: `xray`, `ct`, `mri` or `pathology`.
 
     Returns:
@@ -65,24 +71,25 @@ def write_bundle(facts: DataFacts, folder: Path, *, task: str, modality: str) ->
         seen = f"{len(facts.classes)} class: {', '.join(facts.classes)}" if facts.classes else "no labels"
         todo = "put each class's images into a folder of its own, or add a label CSV"
         raise ConfigError(str(facts.source), seen, "two or more classes", todo)
-    classes = tuple(facts.classes) if task == "findings" else ordered_classes(tuple(facts.classes))
+    classes = tuple(facts.classes)
+    if task == "classification":
+        classes = ordered_classes(classes)
     channels = facts.channels if facts.dims == 3 else 3 if facts.channels >= 3 else 1
+    recipe = TASKS[task](facts, classes, channels, modality)
     name = re.sub(r"[^\w.-]+", "_", folder.resolve().name)
     unfinished = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     try:
-        write_atomic(
-            unfinished / "configs" / "train.yaml", _train_yaml(facts, classes, channels, task, modality)
-        )
+        write_atomic(unfinished / "configs" / "train.yaml", _train_yaml(facts, classes, recipe, task))
         metadata = metadata_of(
             name,
             classes,
             channels=channels,
-            shape=(_size_of(facts),) * facts.dims,
+            shape=recipe.shape,
             modality=modality,
             task=task,
         )
         write_json(unfinished / "configs" / "metadata.json", metadata)
-        write_atomic(unfinished / "docs" / "README.md", _readme(facts, classes, name, task))
+        write_atomic(unfinished / "docs" / "README.md", _readme(facts, classes, name, recipe))
         load_bundle(unfinished)
         with explained(folder):
             unfinished.rename(folder)
@@ -98,18 +105,13 @@ def ordered_classes(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _size_of(facts: DataFacts) -> int:
-    """Pixels a side: 128, or less for smaller pictures; 64 voxels, or 32 for small volumes."""
-    longest = max(facts.median_size)
-    most = 64 if facts.dims == 3 else 128
-    return most if longest >= most else max(32, longest // 32 * 32)
-
-
-def _train_yaml(facts: DataFacts, classes: Sequence[str], channels: int, task: str, modality: str) -> str:
+def _train_yaml(facts: DataFacts, classes: Sequence[str], recipe: Recipe, task: str) -> str:
     counts = printable(", ".join(f"{name} {facts.classes[name]}" for name in classes))
+    if facts.masks:
+        counts += f", of {facts.masks} masks looked at"
     what = "volume" if facts.dims == 3 else "image"
     lines = [
-        f"# {_question(classes, task)} from one {what}.",
+        f"# {recipe.question} {'in' if facts.masks else 'from'} one {what}.",
         "# `medxfer run` reads this file; the exported inference.yaml is what plain MONAI runs.",
         f"# Seen when it was written: {facts.images} {what}s of {facts.patients} patients ({counts}).",
         *(f"# {printable(note)}" for note in facts.notes),
@@ -123,94 +125,15 @@ def _train_yaml(facts: DataFacts, classes: Sequence[str], channels: int, task: s
         _patient_line(facts),
         _split_line(facts),
         "  on_bad_image: stop  # or skip: leave unreadable images out and list them in the report",
-        *_images_lines(facts, modality),
-        *_encoder_lines(facts, channels),
-        "task:",
-        f"  _target_: {TASKS[task]}",
-        *_task_lines(classes, task),
-        *_phase_lines(facts),
-        "training:",
-        f"  batch: {8 if facts.dims == 3 else 32}",
-        "  threshold: youden  # chosen on val; or f1, half",
+        *recipe.lines,
     ]
     return "\n".join(line for line in lines if line) + "\n"
-
-
-def _question(classes: Sequence[str], task: str) -> str:
-    if task == "findings":
-        return f"Which of {len(classes)} findings are there"
-    return printable(" or ".join(classes)) if len(classes) == 2 else f"One of {len(classes)} classes"
 
 
 def _findings_lines(facts: DataFacts, task: str) -> list[str]:
     if task != "findings" or facts.layout == "decathlon":
         return []
     return [f"  findings: {_text(list(facts.findings))}  # a column each: 1, 0, or blank where it is unknown"]
-
-
-def _images_lines(facts: DataFacts, modality: str) -> list[str]:
-    preset, why = modality, ""
-    if modality == "ct" and facts.are_pictures:
-        preset, why = "xray", "  # these files hold grey levels, no Hounsfield units: no CT windows"
-    size, voxels = _size_of(facts), facts.dims == 3
-    note = (
-        "voxels a side; spacing: [1.5, 1.5, 1.5] keeps sizes in mm"
-        if voxels
-        else "pixels a side; 224 is slower"
-    )
-    lines = [
-        "images:",
-        f"  preset: {preset}{why}",
-        *(["  dims: 3"] if voxels else []),
-        f"  size: {size}  # {note}",
-    ]
-    if preset == "ct":
-        lines.append("  adjust: {HUWindow: {windows: [soft_tissue]}}  # or lung, bone, brain, liver")
-    if preset == "xray" and facts.is_dominated:
-        lines += [
-            "  # One value fills over 90 % of most images: percentiles would clip the little that is to be seen.",
-            "  adjust: {PercentileWindow: {lower: 0.0, upper: 100.0}}",
-        ]
-    return lines
-
-
-def _encoder_lines(facts: DataFacts, channels: int) -> list[str]:
-    if facts.dims == 3:
-        return [
-            "encoder:",
-            "  id: cnn  # `medxfer encoders` lists what is installed; resnet18 with medicalnet is pretrained",
-            "  weights: none",
-            f"  in_channels: {channels}",
-        ]
-    return [
-        "encoder:",
-        "  id: efficientnet_lite0  # `medxfer encoders` lists what is installed",
-        "  weights: imagenet",
-        f"  in_channels: {channels}",
-    ]
-
-
-def _task_lines(classes: Sequence[str], task: str) -> list[str]:
-    if task == "findings":
-        return [f"  classes: {_text(list(classes))}"]
-    order = "the second is the finding" if len(classes) == 2 else "in this order in every table"
-    return [
-        f"  classes: {_text(list(classes))}  # {order}",
-        "  balance: weights  # a rare class counts as much as a frequent one",
-    ]
-
-
-def _phase_lines(facts: DataFacts) -> list[str]:
-    if facts.dims == 3:
-        return [
-            "phases:",
-            "  - {name: train, train: all, lr: 1.0e-3, epochs: 20}  # no pretrained weights: all at once",
-        ]
-    return [
-        "phases:",
-        "  - {name: probe, train: head, lr: 1.0e-3, epochs: 10}  # the encoder as it came",
-        "  - {name: finetune, train: all, lr: 1.0e-4, epochs: 3, layer_decay: 0.8}  # early stages move less",
-    ]
 
 
 def _patient_line(facts: DataFacts) -> str:
@@ -239,18 +162,16 @@ def _text(value: Any) -> str:
     return write_text(value, one_line=True)
 
 
-def _readme(facts: DataFacts, classes: Sequence[str], name: str, task: str) -> str:
+def _readme(facts: DataFacts, classes: Sequence[str], name: str, recipe: Recipe) -> str:
     rows = "\n".join(f"| {_cell(item)} | {facts.classes[item]} |" for item in classes)
     notes = "".join(f"- {printable(note)}\n" for note in facts.notes)
     unit, what = ("voxels", "volume") if facts.dims == 3 else ("pixels", "image")
+    counted = "mask" if facts.masks else what
     size = f"median {' x '.join(map(str, facts.median_size))} {unit}"
     channels = f"{facts.channels} channel{'s' if facts.channels != 1 else ''}"
-    aim = f"Tells {printable(', '.join(classes[:-1]))} and {printable(classes[-1])} apart in one {what}."
-    if task == "findings":
-        aim = f"Finds {printable(', '.join(classes))} in one {what}; several may be there at once."
     return f"""# {name}
 
-{aim}
+{recipe.aim}
 Written by `medxfer init`; not for diagnosis.
 
     medxfer run {name}
@@ -259,7 +180,7 @@ Written by `medxfer init`; not for diagnosis.
 
 {facts.images} {what}s of {facts.patients} patients, {size}, {channels}.
 
-| {"finding" if task == "findings" else "class"} | {what}s |
+| {recipe.counted} | {counted}s |
 |---|---|
 {rows}
 

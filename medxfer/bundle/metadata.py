@@ -34,6 +34,7 @@ def metadata_of(
     listed = " or ".join(classes) if len(classes) == 2 else f"one of {', '.join(classes)}"
     if task == "findings":
         listed = f"any of {', '.join(classes)}"
+    words = _masks_in_words(classes) if task == "segmentation" else _classes_in_words(classes, listed, task)
     colours = (
         _COLOURS if channels == 3 and len(shape) == 2 else tuple(f"channel {i}" for i in range(channels))
     )
@@ -42,6 +43,9 @@ def metadata_of(
     size = f"{' x '.join(map(str, shape))} {'voxels' if len(shape) == 3 else 'pixels'}"
     pred = _tensor("probabilities", "classes", "n/a", len(classes), [])
     pred["channel_def"] = {str(i): item for i, item in enumerate(classes)}
+    if task == "segmentation":
+        pred = _tensor("probabilities", "segmentation", "n/a", len(classes) + 1, list(shape))
+        pred["channel_def"] = {str(i): item for i, item in enumerate(("background", *classes))}
     return {
         "schema": SCHEMA,
         "version": "0.1.0",
@@ -54,17 +58,33 @@ def metadata_of(
             for package in ("fire", "itk", "jsonschema", "pillow", "pytorch-ignite", "pyyaml")
         },
         "name": name,
-        "task": f"Image classification: {listed}",
-        "description": f"An encoder and a linear head that tell from one image: {listed}.",
+        **words,
         "authors": "to be named by the publisher",
         "copyright": "to be named by the publisher",
         "data_type": "DICOM or NIfTI" if len(shape) == 3 else "DICOM, PNG or JPEG",
         "image_classes": f"{channels} channel, {size}, intensity in [0, 1]",
-        "label_classes": listed if task == "findings" else f"one of {', '.join(classes)}",
-        "pred_classes": f"{len(classes)} probabilities: {', '.join(classes)}",
         "intended_use": "Research; not for diagnosis",
         "references": [],
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}},
+    }
+
+
+def _classes_in_words(classes: Sequence[str], listed: str, task: str) -> dict[str, str]:
+    return {
+        "task": f"Image classification: {listed}",
+        "description": f"An encoder and a linear head that tell from one image: {listed}.",
+        "label_classes": listed if task == "findings" else f"one of {', '.join(classes)}",
+        "pred_classes": f"{len(classes)} probabilities: {', '.join(classes)}",
+    }
+
+
+def _masks_in_words(classes: Sequence[str]) -> dict[str, str]:
+    numbered = ", ".join(f"{number} {name}" for number, name in enumerate(("background", *classes)))
+    return {
+        "task": f"Image segmentation: {', '.join(classes)}",
+        "description": f"An encoder and a decoder that outline in one image: {', '.join(classes)}.",
+        "label_classes": f"a mask: {numbered}",
+        "pred_classes": f"a probability of each class at each place: {numbered}",
     }
 
 

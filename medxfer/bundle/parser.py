@@ -75,6 +75,9 @@ def load_bundle(
     if not any(phase.epochs for phase in bundle.phases):
         seen = f"{len(bundle.phases)} phases, no epoch in any"
         raise ConfigError(f"{file}: phases", seen, "at least one epoch", "raise phases.0.epochs")
+    if bundle.start is not None and bundle.encoder.weights != "none":
+        seen = f"start: {shown(bundle.start)} beside encoder.weights: {bundle.encoder.weights}"
+        raise ConfigError(f"{file}: start", seen, "one of both", "set encoder.weights=none")
     return _with_absolute_paths(bundle, document, given=data)
 
 
@@ -254,7 +257,8 @@ def _with_absolute_paths(bundle: Bundle, document: Document, *, given: str | Non
         data = dataclasses.replace(data, exclude=_place_of_list(data.exclude, bundle.folder))
     if _is_path(encoder.weights):
         encoder = dataclasses.replace(encoder, weights=_absolute(encoder.weights, bundle.folder))
-    return dataclasses.replace(bundle, data=data, encoder=encoder)
+    start = None if bundle.start is None else _absolute(bundle.start, bundle.folder)
+    return dataclasses.replace(bundle, data=data, encoder=encoder, start=start)
 
 
 def _place_of_list(text: str, folder: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Store = Literal["uint8", "int16", "float16"]
-Layout = Literal["auto", "class_folders", "csv", "dicom_csv", "decathlon"]
+Layout = Literal["auto", "class_folders", "csv", "dicom_csv", "decathlon", "mask_folders"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,14 @@ class DataSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PatchSpec:
+    """Images keep their own size; training and sliding window look at patches of `images.size`."""
+
+    count: int = 2  # patches of each image an epoch
+    foreground: float = 0.5  # share of them that are centred on a labelled voxel, the classes in turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesSpec:
     """Deterministic preprocessing and augmentation; empty lists mean none, None means the preset's."""
 
@@ -97,6 +105,7 @@ class ImagesSpec:
     spacing: tuple[float, ...] | None = (
         None  # mm along each axis; None: images are resized to `size` as they are
     )
+    patches: PatchSpec | None = None  # None: the network sees whole images, all of one size
     store: Store = "uint8"  # how the cache rounds values in [0, 1]
     transforms: tuple[Component, ...] | None = None
     augment: tuple[Component, ...] | None = None
@@ -171,6 +180,8 @@ class Bundle:
     data: DataSpec
     images: ImagesSpec = ImagesSpec()
     encoder: EncoderSpec
+    # A run or exported bundle whose whole network, encoder and head, is where training starts.
+    start: str | None = None
     task: Component
     training: TrainingSpec = TrainingSpec()
     phases: tuple[PhaseSpec, ...]
@@ -201,4 +212,10 @@ class DataFacts:
     is_dominated: bool = (
         False  # one value fills most of most images: percentiles would clip what is to be seen
     )
+    # Of masks; `classes` counts those looked at that hold each.
+    masks: int = 0  # how many were looked at
+    values: Literal["number", "nonzero"] | Mapping[str, tuple[int, ...]] = "number"
+    ignore: int | None = None  # value that counts on neither side
+    spacing: tuple[float, ...] | None = None  # median, mm along each axis; None: not told
+    is_spacing_mixed: bool = False
     notes: tuple[str, ...] = ()

@@ -53,6 +53,8 @@ RANGES: Mapping[tuple[type, str], Range] = {
     (schema.SplitSpec, "fold"): Range(0, 99),
     (schema.ImagesSpec, "size"): Range(16, 2048),
     (schema.ImagesSpec, "spacing"): Range(0, 1000, above=True),
+    (schema.PatchSpec, "count"): Range(1, 10_000),
+    (schema.PatchSpec, "foreground"): Range(0, 1),
     (schema.SliceSpec, "every"): Range(1, 10_000),
     (schema.SliceSpec, "context"): Range(0, 100),
     (schema.EncoderSpec, "in_channels"): Range(1, 1024),

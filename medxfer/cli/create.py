@@ -16,8 +16,8 @@ _OPTIONS = {"data.labels": "--labels", "data.column": "--column", "data.patient.
 @click.option(
     "--data", required=True, type=options.FOLDER, metavar="PATH", help="Folder of images to look at."
 )
-@click.option("--task", type=click.Choice(["classification", "findings"]), default="classification",
-              show_default=True, help="One class a case, or several findings at once.")  # fmt: skip
+@click.option("--task", type=click.Choice(["classification", "findings", "segmentation"]), default="classification",
+              show_default=True, help="One class a case, several findings at once, or masks.")  # fmt: skip
 @click.option("--modality", type=click.Choice(["xray", "ct", "mri", "pathology"]), default="xray", show_default=True,
               help="Decides preprocessing and augmentation.")  # fmt: skip
 @click.option("--labels", metavar="FILE.csv", help="Label table inside PATH, where there are several.")
@@ -40,6 +40,8 @@ def init(
         facts = facts_of(data, task, modality, labels=labels, column=column, patient_column=patient_column)
     written = write_bundle(facts, folder, task=task, modality=modality)
     classes = ", ".join(f"{name} {count}" for name, count in facts.classes.items())
+    if facts.masks:
+        classes += f" (of {facts.masks} masks looked at)"
     click.echo(f"{facts.images} images of {facts.patients} patients; {classes}", err=True)
     for note in facts.notes:
         click.echo(f"note: {note}", err=True)

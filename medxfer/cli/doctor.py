@@ -145,6 +145,7 @@ def _request_of(bundle: Path, path: Path, overrides: Sequence[str]) -> Request:
         steps=steps_of(loaded.images, loaded.encoder.in_channels, trusted=loaded.trusted),
         label_of=task.class_of,
         read_label=task.read_label,
+        masks=task.masks,
         seed=loaded.seed,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,15 @@ from pathlib import Path
 from ..bundle.schema import DataSpec, Layout
 from ..errors import DataError
 from .case import Case, split_word
-from .formats.kinds import DICOM_SUFFIXES, is_candidate
-from .image import limit, shown
+from .formats.kinds import DICOM_SUFFIXES
+from .image import shown
+from .listing.case_tables import with_table
 from .listing.decathlon import datalist_of, read_datalist
 from .listing.exclusions import without_excluded
+from .listing.image_files import files_and_notes, files_in
 from .listing.labels import MASK_COLUMNS, from_table, image_columns, key_column
+from .listing.mask_cases import match_masks, refuse_images_as_masks, require_masks
+from .listing.mask_folders import Place, places_in, without_masks
 from .listing.misspelt import misspelt
 from .listing.patient_columns import key_beside
 from .listing.patients import ALONE, with_patients
@@ -55,34 +58,55 @@ def find_cases(data: DataSpec, root: Path) -> Found:
     """Look through a data folder.
 
     Layouts: a folder a class, perhaps below folders for train, val and test; a CSV table with a class, a mask or a
-    column a finding for each file, series, study or patient; a datalist (dataset.json). A folder that holds one DICOM
-    series is one case.
+    column a finding for each file, series, study or patient; a datalist (dataset.json); a folder of images beside a
+    folder of masks. A folder that holds one DICOM series is one case.
 
     Args:
         data: Layout, label table and columns, how patients are told apart, what to leave out.
         root: The folder.
 
     Raises:
-        DataError: Absent or empty folder, a class without images, a label table that does not fit.
+        DataError: Absent or empty folder, a class without images, a label table that does not fit, an image without
+            mask, a mask that is the image itself.
     """
     existing_folder(root)
     layout: Layout = "class_folders"
-    files, notes = _files_of(root)
+    files, notes = files_and_notes(root)
     if not files:
         accepted = "DICOM, NIfTI, NRRD, MHA, PNG, JPEG, TIFF or BMP files"
         raise DataError(shown(root), "no image files", accepted, "name another folder")
-    listed = datalist_of(data, root)
-    table: Table | None
-    if listed is not None:
+    table: Table | None = None
+    if (listed := datalist_of(data, root)) is not None:
         table, data = read_datalist(listed, data)
+    elif places := _mask_places(data, root, files):
+        return _from_mask_folders(data, root, files, places, notes)
     elif (table := _table_for(data, root, files)) is not None:
         table = joined(table, _further(data, root))
     if table is None:
-        cases = _from_folders(data, root, files, notes)
+        cases = _from_folders(data, root, without_masks(root, files, notes), notes)
     else:
         cases, layout = from_table(data, root, files, table, notes)
     cases = without_excluded(data, root, cases, notes)
     notes += misspelt(cases, table)
+    return _completed(data, root, cases, table, layout, notes)
+
+
+def _from_mask_folders(
+    data: DataSpec, root: Path, files: Sequence[Path], places: Sequence[Place], notes: list[str]
+) -> Found:
+    """Images beside their masks; the table and the list of exclusions go before the question what has no mask."""
+    matched = match_masks(data, root, files, places, notes)
+    cases, table = with_table(data, root, matched.cases, notes)
+    cases = without_excluded(data, root, cases, notes)
+    cases = require_masks(data, root, cases, matched.orphans, notes)
+    return _completed(data, root, cases, table, "mask_folders", notes)
+
+
+def _completed(
+    data: DataSpec, root: Path, cases: list[Case], table: Table | None, layout: Layout, notes: list[str]
+) -> Found:
+    """Cases with their patients, and what is said of them."""
+    refuse_images_as_masks(cases)
     cases, patient_key = with_patients(data.patient, cases, table, notes)
     if patient_key == ALONE and (key := key_beside(root, table)) is not None:
         where = "data.patient.column" if table is not None else "data.labels and data.patient.column"
@@ -96,6 +120,28 @@ def find_cases(data: DataSpec, root: Path) -> Found:
         labels=None if table is None else table.path,
         findings=tuple(names),
     )
+
+
+def _mask_places(data: DataSpec, root: Path, files: Sequence[Path]) -> list[Place]:
+    """Folders of images beside folders of masks, unless the bundle or a table says that labels come otherwise."""
+    if data.layout == "mask_folders":
+        return places_in(root, files, is_asked=True)
+    if (
+        data.layout != "auto"
+        or data.column is not None
+        or data.images is not None
+        or data.findings is not None
+    ):
+        return []
+    if data.labels is not None:
+        tables = [read_table(root / data.labels)] if (root / data.labels).is_file() else []
+    else:
+        may_be_series = may_hold_series(files)
+        found = [_image_table(data, path, may_be_series) for path in sorted(root.glob("*.csv"))]
+        tables = [table for table in found if table is not None]
+    if any(_has_labels(data, table) for table in tables):
+        return []
+    return places_in(root, files, is_asked=False)
 
 
 def _further(data: DataSpec, root: Path) -> list[Table]:
@@ -129,46 +175,6 @@ def existing_folder(path: Path) -> Path:
     raise DataError(
         shown(path), f"no such folder; {shown(parent.resolve())} exists", "a folder of images", todo
     )
-
-
-def files_in(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted."""
-    return _files_of(folder)[0]
-
-
-def _files_of(root: Path) -> tuple[list[Path], list[str]]:
-    """Image files below a folder, sorted; links to folders are followed once each, hidden files left out."""
-    images: list[Path] = []
-    aside: Counter[str] = Counter()
-    seen_folders: set[tuple[int, int]] = set()
-    entries = 0
-    for place, folders, names in os.walk(root, followlinks=True):
-        status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen_folders:
-            folders.clear()
-            continue
-        seen_folders.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        entries += len(names)
-        if entries > limit("ENTRIES"):
-            raise DataError(
-                shown(root), f"over {limit('ENTRIES')} files", "fewer", "raise MEDXFER_MAX_ENTRIES"
-            )
-        for name in names:
-            path = Path(place, name)
-            if name.startswith("."):
-                continue
-            if is_candidate(path):
-                images.append(path)
-            else:
-                aside[path.suffix.lower() or "without suffix"] += 1
-    images.sort(key=lambda path: path.as_posix())
-    tables = {".csv", ".tsv", ".txt", ".md", ".json", ".yaml", ".yml"}
-    others = {suffix: count for suffix, count in aside.items() if suffix not in tables}
-    if not others:
-        return images, []
-    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-    return images, [f"{sum(others.values())} files that are no images were left aside ({kinds})"]
 
 
 def _table_for(data: DataSpec, root: Path, files: Sequence[Path]) -> Table | None:

@@ -21,12 +21,14 @@ from .describe import find_inputs
 from .health.facts import facts_of
 from .health.findings_of_data import LEVELS, Finding, of_columns, of_error, of_labels, of_looks, of_refused
 from .health.looks import Item, Look, look_at
+from .health.mask_findings import of_masks
 from .health.suspects import WORDS
 from .image import Refused, shown
 from .leaks import Duplicates, find_duplicates
 from .listing.patients import with_patients
 from .listing.table_faults import faults_of, table_at_fault
 from .listing.tables import read_table
+from .masks import MaskRule
 from .sampling import reading_of
 from .splits import NAMES, split_by_patient
 from .splitting.gate import leaks_in
@@ -53,6 +55,7 @@ class Request:
         steps: Its preprocessing; duplicates are told after it, as the run does. Empty: by what is read.
         label_of: The class of a case, as its task says; None: the label itself.
         read_label: How its task reads a label; what it refuses is said.
+        masks: What values of masks mean to its task.
         seed: Of the split that would be made.
     """
 
@@ -60,6 +63,7 @@ class Request:
     steps: tuple[Step, ...] = ()
     label_of: Callable[[Case], str] | None = None
     read_label: Callable[[Case], object] | None = None
+    masks: MaskRule | None = None
     seed: int = 0
 
 
@@ -125,6 +129,7 @@ def examine(root: Path, request: Request, say: Progress) -> Health:
                 looks.append(one)
     findings += of_refused(bad, len(items), skipped=data.on_bad_image == "skip")
     findings += [_as_run(one, data, len(looks)) for one in of_looks(looks)]
+    findings += of_masks(looks, request.masks)
     if request.read_label is not None:
         findings += of_labels([look.case for look in looks], request.read_label)
     duplicates = _duplicates(looks)
@@ -255,10 +260,7 @@ def _split(
     ]
     if not cases or not is_data_set:
         return {}
-    is_masked = any(isinstance(case.label, Path) for case in cases)
     label_of = request.label_of or _class_of
-    if is_masked and request.label_of is None:
-        return dict(Counter(case.split for case in cases if case.split))
     try:
         splits = split_by_patient(
             cases, duplicates, spec, seed=request.seed, accept_leak=accepted or _LOOKED_AT, label_of=label_of
@@ -279,6 +281,8 @@ def _class_of(case: Case) -> str:
     """The label, where there is one; findings are told apart by what is there."""
     if isinstance(case.label, str):
         return case.label
-    if case.label is None or isinstance(case.label, Path):
+    if isinstance(case.label, Path):
+        return "with mask"
+    if case.label is None:
         return ""
     return " and ".join(name for name, value in case.label.items() if value) or "none"

@@ -10,7 +10,7 @@ from statistics import median
 
 import numpy as np
 
-from ..bundle.schema import DataFacts, DataSpec, PatientSpec
+from ..bundle.schema import DataFacts, DataSpec, Layout, PatientSpec
 from ..errors import ConfigError, DataError
 from .case import Case
 from .cases import Found, existing_folder, find_cases
@@ -20,14 +20,17 @@ from .listing.patient_columns import key_beside
 from .listing.patients import ALONE
 from .listing.patients import COLUMNS as _PATIENT_COLUMNS
 from .listing.tables import FILE_COLUMNS, match_column, read_table
+from .mask_values import values_of
 from .presets import default_augment
 from .readers import read_image
 
-TASKS = ("classification", "findings")
+TASKS = ("classification", "findings", "segmentation")
 LOOKED_AT = 48  # images opened for size and channels, spread over the folder
 VOLUMES_LOOKED_AT = 8
 DOMINATED = 0.9  # share of pixels
 _SIDE = 256  # pixels along an axis that are looked at
+_STAINED = ("pathology",)  # modalities whose colour says something: kept for the few images that have it
+_ALIKE = 1.05  # spacings that differ by less are one
 _LABEL_COLUMNS = ("label", "class", "target", "diagnosis", "category")
 
 
@@ -43,8 +46,8 @@ def facts_of(
     """Look at a data folder.
 
     Args:
-        path: Class folders, images with a label table, or a datalist.
-        task: `classification` (one class a case) or `findings` (several, each there or not).
+        path: Class folders, images with a label table, a datalist, or images beside their masks.
+        task: `classification` (one class a case), `findings` (several, each there or not) or `segmentation` (masks).
         modality: A preset, such as `xray`.
         labels: The label table below `path`, where there are several.
         column: Its label column, where the name alone does not tell.
@@ -63,10 +66,12 @@ def facts_of(
     default_augment(modality)  # refuses what has no preset
     existing_folder(path)
     spec = DataSpec(source=str(path), labels=labels, column=column)
-    spec = _with_patient(spec, path) if task == "findings" else _with_columns(spec, path)
+    complete = {"findings": _with_patient, "classification": _with_columns}.get(task)
+    if complete is not None:
+        spec = complete(spec, path)
     if patient_column is not None:
         spec = _with_named(spec, path, patient_column)
-    found = find_cases(spec, path)
+    spec, found = _found(spec, path, task)
     found_by = ""
     if found.patient_key == ALONE:
         spec, found, found_by = _with_key(spec, found, path)
@@ -75,11 +80,14 @@ def facts_of(
     if found_by:
         notes.append(f"patients are told apart by {found_by}: name another one with --patient-column")
     images = _looked_at(found.cases, notes)
-    channels, size = _channels_and_size(found.cases, images, notes)
+    channels, size = _channels_and_size(found.cases, images, modality, notes)
+    spacings = [image.spacing for image in images if image.spacing is not None]
+    masks = values_of(path, found.cases, found.labels) if task == "segmentation" else None
+    notes += () if masks is None else masks.notes
     return DataFacts(
         source=path,
         layout=found.layout,
-        classes=_counts(found),
+        classes=_counts(found) if masks is None else masks.classes,
         images=len(found.cases),
         patients=len({case.patient for case in found.cases}),
         splits=dict(Counter(case.split for case in found.cases if case.split is not None)),
@@ -93,8 +101,43 @@ def facts_of(
         patient=_patient_of(spec, found, notes),
         patient_found_by=found_by,
         is_dominated=2 * sum(map(_is_dominated, images)) > len(images),
+        masks=0 if masks is None else masks.masks,
+        values="number" if masks is None else masks.values,
+        ignore=None if masks is None else masks.ignore,
+        spacing=None if len(spacings) < len(images) else _median_of(spacings),
+        is_spacing_mixed=_are_mixed(spacings),
         notes=tuple(notes),
     )
+
+
+def _found(spec: DataSpec, path: Path, task: str) -> tuple[DataSpec, Found]:
+    """The cases; masks in folders and a table of classes may both be there, then the task chooses."""
+    found = find_cases(spec, path)
+    has_masks = any(isinstance(case.label, Path) for case in found.cases)
+    other: Layout | None = None
+    if task == "segmentation" and not has_masks and spec.column is None:
+        other = "mask_folders"
+    elif task != "segmentation" and found.layout == "mask_folders":
+        other = "csv"
+    if other is None:
+        return spec, found
+    changed = dataclasses.replace(spec, layout=other)
+    try:
+        return changed, find_cases(changed, path)
+    except DataError:
+        return spec, found
+
+
+def _median_of(spacings: Sequence[tuple[float, ...]]) -> tuple[float, ...] | None:
+    """Along each axis, to 0.01 mm."""
+    if len({len(one) for one in spacings}) != 1:
+        return None
+    return tuple(round(median(axis), 2) for axis in zip(*spacings, strict=True))
+
+
+def _are_mixed(spacings: Sequence[tuple[float, ...]]) -> bool:
+    """Whether voxels differ from image to image by more than 5 %."""
+    return any(max(axis) > _ALIKE * min(axis) for axis in zip(*spacings, strict=False))
 
 
 def _counts(found: Found) -> dict[str, int]:
@@ -118,7 +161,9 @@ def _require_task(found: Found, task: str, path: Path) -> None:
     where = shown(found.labels or path)
     todo = "name the columns in a bundle: data.findings" if task == "findings" else f"write --task {fitting}"
     if fitting == "segmentation":
-        todo = "name a column of classes: --column"
+        todo += ", or name a column of classes: --column"
+    elif task == "segmentation":
+        todo += ", or put the masks into a folder beside the images"
     raise DataError(where, f"labels are {kind}", f"what --task {task} needs", todo)
 
 
@@ -180,9 +225,11 @@ def _by_table(spec: DataSpec, table: Path) -> DataSpec:
 
 def _with_key(spec: DataSpec, found: Found, path: Path) -> tuple[DataSpec, Found, str]:
     """Patients by a column that repeats and is named after an exam or a study, if the cases stay the same."""
+    if found.layout == "decathlon":
+        return spec, found, ""
     table = None if found.labels is None else read_table(found.labels)
     key = key_beside(path, table)
-    if key is None or found.layout == "decathlon":
+    if key is None:
         return spec, found, ""
     other = dataclasses.replace(spec, patient=PatientSpec(column=key.column))
     if table is None:
@@ -252,7 +299,7 @@ def _is_dominated(image: Image) -> bool:
 
 
 def _channels_and_size(
-    cases: Sequence[Case], images: Sequence[Image], notes: list[str]
+    cases: Sequence[Case], images: Sequence[Image], modality: str, notes: list[str]
 ) -> tuple[int, tuple[int, ...]]:
     """Channels that keep what there is to see, and the median size along each axis."""
     dims = {image.array.ndim - 1 for image in images}
@@ -275,7 +322,8 @@ def _channels_and_size(
     sequences = len(cases[0].images)
     if sequences > 1:
         return sequences, size
-    return 3 if 2 * len(colour) > len(images) else 1, size
+    least = 0 if modality in _STAINED else len(images) / 2
+    return 3 if len(colour) > least else 1, size
 
 
 def _below(labels: Path, path: Path) -> str:

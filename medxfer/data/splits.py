@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from ..bundle.schema import SplitSpec
@@ -175,7 +176,10 @@ def _cohort(
 ) -> _Cohort:
     """Cases with their classes and groups, past the leak gate."""
     classes = tuple(label_of(case) for case in cases)
-    if len(set(classes)) < 2:
+    are_masks = bool(cases) and all(
+        isinstance(case.label, Path) for case in cases
+    )  # classes are inside of each
+    if len(set(classes)) < 2 and not are_masks:
         seen = f"one class only: {classes[0]} ({len(classes)} cases)" if classes else "no cases"
         raise DataError(
             "data", seen, "two classes or more", "add cases of the other class, or correct the labels"

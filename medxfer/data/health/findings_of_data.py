@@ -64,7 +64,7 @@ def of_refused(refused: Sequence[Refused], count: int, *, skipped: bool) -> Iter
         todo = "see the table of bad files; data.on_bad_image: skip leaves them out"
         yield Finding(
             level="suspect" if skipped and not all_gone else "refused",
-            where=_some(len(refused), count),
+            where=some_of(len(refused), count),
             problem="cannot be used" + ("; the run leaves them out" if skipped and not all_gone else ""),
             todo=todo,
             cases=tuple(one.case for one in refused),
@@ -72,9 +72,9 @@ def of_refused(refused: Sequence[Refused], count: int, *, skipped: bool) -> Iter
 
 
 def of_looks(looks: Sequence[Look]) -> list[Finding]:
-    """Everything that the images themselves, their headers and masks say."""
+    """Everything that the images themselves and their headers say."""
     found: list[Finding] = []
-    for check in (_pictures, _polarity, _masks, _mixtures, _scales, _slices, _remarks, _privacy, _shortcuts):
+    for check in (_pictures, _polarity, _mixtures, _scales, _slices, _remarks, _privacy, _shortcuts):
         found += check(looks)
     return found
 
@@ -88,7 +88,7 @@ def of_labels(cases: Sequence[Case], read_label: Callable[[Case], object]) -> It
         except DataError as error:
             faults.setdefault(error.seen, (error, []))[1].append(case.id)
     for fault, ids in faults.values():
-        where = _some(len(ids), len(cases))
+        where = some_of(len(ids), len(cases))
         problem = f"have a label that the task does not know: {fault.seen}; accepted: {fault.accepted}"
         yield Finding(level="refused", where=where, problem=problem, todo=fault.todo, cases=tuple(ids))
 
@@ -107,10 +107,10 @@ def of_columns(name: str, columns: Sequence[str]) -> Iterator[Finding]:
 
 def _pictures(looks: Sequence[Look]) -> Iterator[Finding]:
     for word, (problem, todo) in WORDS.items():
-        yield from _about(looks, lambda look, word=word: word in look.suspicions, problem, todo, is_seen=True)  # type: ignore[misc]
+        yield from about(looks, lambda look, word=word: word in look.suspicions, problem, todo, is_seen=True)  # type: ignore[misc]
 
 
-def _about(
+def about(
     looks: Sequence[Look],
     is_so: Callable[[Look], bool],
     problem: str,
@@ -119,13 +119,15 @@ def _about(
     *,
     is_seen: bool = False,
 ) -> Iterator[Finding]:
+    """One finding on all the cases of which something is so; none where it is so of no case."""
     ids = tuple(look.case.id for look in looks if is_so(look))
     if ids:
-        where = _some(len(ids), len(looks))
+        where = some_of(len(ids), len(looks))
         yield Finding(level=level, where=where, problem=problem, todo=todo, cases=ids, is_seen=is_seen)
 
 
-def _some(some: int, count: int) -> str:
+def some_of(some: int, count: int) -> str:
+    """How many cases, in words."""
     return f"{some} of {count} cases"
 
 
@@ -145,7 +147,7 @@ def _polarity(looks: Sequence[Look]) -> Iterator[Finding]:
     inverted = {
         look.case.id for look, is_so in zip(pictures, look_inverted(grey).tolist(), strict=True) if is_so
     }
-    yield from _about(
+    yield from about(
         pictures,
         lambda look: look.case.id in inverted,
         "look inverted (white background, spine darker than the lungs)",
@@ -155,54 +157,13 @@ def _polarity(looks: Sequence[Look]) -> Iterator[Finding]:
     )
 
 
-def _masks(looks: Sequence[Look]) -> Iterator[Finding]:
-    masked = [look for look in looks if look.mask is not None]
-    by_problem: dict[str, list[Look]] = defaultdict(list)
-    for look in masked:
-        if look.mask is not None and look.mask.problem:
-            by_problem[re.sub(r"[\d.]+", "#", look.mask.problem)].append(look)
-    for group in by_problem.values():
-        first = group[0]
-        yield Finding(
-            level="refused",
-            where=_some(len(group), len(looks)),
-            problem=f"{first.mask.problem if first.mask else ''} (first: {first.case.id})",
-            todo="export mask and image from one series, on one grid, with whole numbers as classes",
-            cases=tuple(look.case.id for look in group),
-            is_seen=True,
-        )
-    yield from _about(
-        masked,
-        lambda look: look.mask is not None and look.mask.foreground == 0,
-        "have an empty mask",
-        "right if nothing is to be found there; else correct the mask",
-    )
-    counts = Counter(value for look in masked if look.mask is not None for value in look.mask.values)
-    rare = {value for value, number in counts.items() if number <= max(1, 0.02 * len(masked))}
-    if rare and len(counts) <= 32 and len(masked) >= _ENOUGH:
-        told = ", ".join(f"{value:g}" for value in sorted(rare)[:5])
-        yield from _about(
-            masked,
-            lambda look: look.mask is not None and bool(rare & set(look.mask.values)),
-            f"have mask values that hardly any other has: {told}",
-            "correct the masks, or name the class",
-        )
-    if len(counts) > 32:
-        yield Finding(
-            level="note",
-            where="masks",
-            problem=f"{len(counts)} different values: numbered objects, or grey edges",
-            todo="for one class take mask > 0",
-        )
-
-
 def _mixtures(looks: Sequence[Look]) -> Iterator[Finding]:
     """Kinds of images that no network takes together, or that tell the class."""
     dims = Counter(len(look.shape) for look in looks)
     if len(dims) > 1:
         yield Finding(
             level="suspect",
-            where=_some(min(dims.values()), len(looks)),
+            where=some_of(min(dims.values()), len(looks)),
             problem=f"{dims[2]} pictures and {dims[3]} volumes in one data set",
             todo="separate them, or cut the volumes into slices (data.slices)",
         )
@@ -210,7 +171,7 @@ def _mixtures(looks: Sequence[Look]) -> Iterator[Finding]:
     if colour and len(colour) < len(looks):
         yield Finding(
             level="note",
-            where=_some(len(colour), len(looks)),
+            where=some_of(len(colour), len(looks)),
             problem="are in colour, the others grey",
             todo="one of both is made of all by encoder.in_channels; see that it does not tell the class",
             cases=tuple(colour),
@@ -249,7 +210,7 @@ def _slices(looks: Sequence[Look]) -> Iterator[Finding]:
         and look.tags.series
     )
     several = {uid for uid, count in series.items() if count > 1}
-    yield from _about(
+    yield from about(
         looks,
         lambda look: look.kind == "DICOM" and look.tags.series in several,
         f"are single slices of {len(several)} series",
@@ -273,7 +234,7 @@ def _remarks(looks: Sequence[Look]) -> Iterator[Finding]:
         is_spacing = "spacing" in key
         yield Finding(
             level="note" if is_spacing else "suspect",
-            where=_some(len(names), len(looks)),
+            where=some_of(len(names), len(looks)),
             problem=first[key] if len(names) == 1 else f"{first[key]} (the first of them)",
             todo="nothing, if sizes in mm do not matter"
             if is_spacing
@@ -285,20 +246,20 @@ def _remarks(looks: Sequence[Look]) -> Iterator[Finding]:
 def _privacy(looks: Sequence[Look]) -> Iterator[Finding]:
     tags = Counter(name for look in looks for name in sorted(look.tags.telling))
     told = ", ".join(f"{name} in {count}" for name, count in tags.most_common(8))
-    yield from _about(
+    yield from about(
         looks,
         lambda look: bool(look.tags.telling),
         f"have tags filled in that may tell who the patient is: {told}",
         "de-identify the files before they leave the place; medxfer uses none of these tags",
     )
-    yield from _about(
+    yield from about(
         looks,
         lambda look: look.tags.not_removed,
         "do not say that the patient's identity was removed (PatientIdentityRemoved YES)",
         "treat them like the patient's record",
         "note",
     )
-    yield from _about(
+    yield from about(
         looks,
         lambda look: look.tags.burned_in,
         "say, or do not deny, that text is burned in (BurnedInAnnotation)",

@@ -19,7 +19,8 @@ from ...errors import DataError
 from ..case import Case
 from ..formats.kinds import kind_of
 from ..formats.private_tags import Tags, tags_of
-from ..image import Image, Refused, checked, shown
+from ..image import Refused, checked, shown
+from ..mask_values import seg_values
 from ..placed import Placed, placed
 from ..presets import prepared
 from ..readers import read_image
@@ -93,7 +94,7 @@ def look_at(item: Item, reading: Reading, steps: Sequence[Step] = ()) -> Look | 
     try:
         read = _read(item, reading)
         basis = prepared(read.image, steps) if steps else read.image
-        mask = _mask_of(case, reading) if isinstance(case.label, Path) else None
+        mask, measured = _mask_of(case, reading, read.image)
     except DataError as error:
         where = shown(case.images[0]) if error.where == "image" else error.where
         return Refused(case=case.id, where=where, seen=error.seen, accepted=error.accepted, todo=error.todo)
@@ -110,11 +111,11 @@ def look_at(item: Item, reading: Reading, steps: Sequence[Step] = ()) -> Look | 
         spread=spread,
         content=_content(basis, exact=bool(steps)),
         thumb=thumbnail(basis),
-        preview=preview(read.image, is_colour=read.is_colour, mask=None if mask is None else placed(mask)),
+        preview=preview(read.image, is_colour=read.is_colour, mask=mask),
         remarks=read.remarks,
         suspicions=suspicions(array, spread, is_colour=read.is_colour),
         tags=tags_of(case.images[0], kind, () if item.series is None else item.series.files),
-        mask=None if mask is None else _look_at_mask(mask, read.image),
+        mask=measured,
     )
 
 
@@ -211,20 +212,28 @@ def _windowed(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((scaled * 255).round().astype(np.uint8))
 
 
-def _mask_of(case: Case, reading: Reading) -> Image:
-    """The mask of a case; DataError where it cannot be read."""
-    assert isinstance(case.label, Path)
-    return read_image(case.label, policy=reading.policy)
+def _mask_of(case: Case, reading: Reading, image: Placed) -> tuple[Placed | None, Mask | None]:
+    """The mask of a case and what it holds; DataError where it cannot be read.
+
+    A DICOM SEG is laid on its image's grid by its reader, which refuses one of other images: it is measured only.
+    """
+    if not isinstance(case.label, Path):
+        return None, None
+    labels = seg_values(case.label, case.images[0])
+    if labels is not None:
+        return None, _measured(labels, "")
+    mask = read_image(case.label, policy=reading.policy)
+    lying = placed(mask)
+    problem = _grid_problem(lying, image, is_known=mask.spacing is not None)
+    return lying, _measured(mask.array, problem or _channel_problem(mask.array))
 
 
-def _look_at_mask(mask: Image, image: Placed) -> Mask:
-    """Measure a mask and lay it beside its image."""
-    values = np.unique(mask.array)
+def _measured(array: np.ndarray, problem: str) -> Mask:
+    values = np.unique(array)
     return Mask(
         values=tuple(float(value) for value in values[:_VALUES]),
-        foreground=float((mask.array != 0).mean()),
-        problem=_grid_problem(placed(mask), image, is_known=mask.spacing is not None)
-        or _value_problem(values, mask.array.shape[0]),
+        foreground=float((array != 0).mean()),
+        problem=problem or _value_problem(values),
     )
 
 
@@ -238,9 +247,11 @@ def _grid_problem(mask: Placed, image: Placed, *, is_known: bool) -> str:
     return ""
 
 
-def _value_problem(values: np.ndarray, channels: int) -> str:
-    if channels != 1:
-        return f"the mask has {channels} channels"
+def _channel_problem(array: np.ndarray) -> str:
+    return f"the mask has {len(array)} channels" if len(array) != 1 else ""
+
+
+def _value_problem(values: np.ndarray) -> str:
     odd = values[(values != np.round(values)) | (values < 0)]
     return f"the mask holds {odd[0]:.6g}, which is no class" if len(odd) else ""
 

@@ -123,6 +123,21 @@ def _label_names(content: Mapping[str, Any]) -> dict[str, str]:
     return {str(number): str(name) for number, name in labels.items()}
 
 
+def names_of_values(path: Path) -> tuple[dict[int, str], int | None]:
+    """Names of mask values but for the background (0), and the value that is to be ignored, as a datalist tells them.
+
+    nnU-Net's dataset.json has no list of cases, but names as well. Regions (lists of values) have no name of one value.
+
+    Raises:
+        DataError: No JSON.
+    """
+    names = {
+        int(value): name for value, name in _label_names(_content_of(path)).items() if value.strip().isdigit()
+    }
+    ignored = next((value for value, name in names.items() if name.casefold() == "ignore"), None)
+    return {value: name for value, name in names.items() if value not in (0, ignored)}, ignored
+
+
 def _row(path: Path, number: int, split: str, entry: Any, names: Mapping[str, str]) -> dict[str, str]:
     where = f"{shown(path)}, entry {number}"
     if isinstance(entry, str):

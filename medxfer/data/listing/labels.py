@@ -130,7 +130,7 @@ def from_table(
     notes.extend(table.notes)
     columns = columns_of(data, table)
     if columns.split is None:
-        notes += _unused_splits(table)
+        notes += unused_splits(table)
     finder = Finder(data, root, files, table, columns.images, columns.key, notes)
     label_of = _labels(columns, table, finder, notes)
     first_row: dict[tuple[Path, ...], int] = {}
@@ -161,7 +161,7 @@ def from_table(
                     patient="",
                     label=label,
                     study=(row[columns.study] or None) if columns.study else None,
-                    split=_split_of(table, number, row[columns.split]) if columns.split else None,
+                    split=split_of(table, number, row[columns.split]) if columns.split else None,
                     extra=row,
                 )
             )
@@ -186,7 +186,7 @@ def from_table(
     return cases, _layout(cases, table)
 
 
-def _unused_splits(table: Table) -> list[str]:
+def unused_splits(table: Table) -> list[str]:
     """Columns that hold a split under another name than `split`: used only when the bundle says so."""
     found = []
     for name in table.columns:
@@ -261,7 +261,12 @@ def _whole(text: str) -> str | None:
     return str(int(number)) if number.is_integer() else None
 
 
-def _split_of(table: Table, number: int, cell: str) -> SplitName | None:
+def split_of(table: Table, number: int, cell: str) -> SplitName | None:
+    """The split that a cell names; None where it is blank.
+
+    Raises:
+        DataError: Another word.
+    """
     if not cell:
         return None
     split = split_word(cell)
