@@ -11,8 +11,6 @@ import click
 from ..errors import ConfigError
 from . import options
 
-SHOWN = ("auroc", "average_precision", "balanced_accuracy", "sensitivity", "specificity", "brier", "ece")
-
 
 @click.command()
 @click.argument("bundle", required=False, type=options.FOLDER)
@@ -99,15 +97,21 @@ def _print_folds(root: Path) -> None:
     """Mean and spread of the test scores over folds on stdout."""
     import json
 
+    from rich.markup import escape
     from rich.table import Table
+
+    from ..evaluation.scores import short_names
 
     found = json.loads((root / "folds.json").read_text(encoding="utf-8"))
     table = Table(
         "score", "test, mean", "lowest", "highest", title=f"{found['folds']} folds", title_justify="left"
     )
-    for name, one in found["test"].items():
-        if name in SHOWN:
-            table.add_row(name, *[_number(one[key]) for key in ("mean", "low", "high")])
+    rows = [(name, name, found["test"][name]) for name in short_names(found["test"])]
+    by_class = found.get("by_class") or {}
+    for one, scores in by_class.items() if len(by_class) > 1 else ():
+        rows += [(f"{name} of {one}", name, scores[name]) for name in short_names(scores)[:1]]
+    for title, name, score in rows:
+        table.add_row(escape(title), *[_number(score[key], name) for key in ("mean", "low", "high")])
     options.print_table(table)
     click.echo("the spread over folds is no confidence interval: their training parts overlap")
     click.echo(f"folds:  {root}")
@@ -117,6 +121,8 @@ def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
     """Scores with intervals on stdout, the baseline beside them, alarms first."""
     from rich.table import Table
 
+    from ..evaluation.scores import short_names
+
     for alarm in scores.get("alarms", []):
         click.echo(f"ALARM: {alarm}")
     kind = "SYNTHETIC data" if about["data"]["kind"] == "synthetic" else about["data"]["source"]
@@ -125,12 +131,13 @@ def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
     for name in ("test", "val"):
         table.add_column(f"{name} (95 % interval)", justify="right")
     table.add_column("baseline, test", justify="right")
-    shown = [name for name in SHOWN if name in scores["test"]] or list(scores["test"])
+    shown = short_names(scores["test"])
     for name in shown:
         base = scores["baseline"].get("test", {}).get(name)
-        cells = [_interval(scores[split][name]) for split in ("test", "val")]
-        table.add_row(name, *cells, "" if base is None else _number(base["value"]))
+        cells = [_interval(scores[split][name], name) for split in ("test", "val")]
+        table.add_row(name, *cells, "" if base is None else _number(base["value"], name))
     options.print_table(table)
+    _print_classes((scores.get("by_class") or {}).get("test") or {})
     first = scores["test"][shown[0]]
     told = f"test: {first['n']} images of {first['patients']} patients"
     rule = scores.get("baseline_rule")
@@ -140,12 +147,30 @@ def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
         click.echo("time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
 
 
-def _interval(score: dict[str, Any]) -> str:
-    return f"{_number(score['value'])} ({_number(score['low'])}-{_number(score['high'])})"
+def _print_classes(by_class: dict[str, Any]) -> None:
+    """Test scores of each class, where there are several."""
+    if len(by_class) < 2:
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ..evaluation.scores import short_names
+
+    names = short_names(dict.fromkeys(name for own in by_class.values() for name in own))
+    table = Table("class, test", *names)
+    for one, own in by_class.items():
+        table.add_row(escape(one), *[_interval(own[name], name) if name in own else "" for name in names])
+    options.print_table(table)
 
 
-def _number(value: float | None) -> str:
-    return "not defined" if value is None or value != value else f"{value:.3f}"
+def _interval(score: dict[str, Any], name: str) -> str:
+    return f"{_number(score['value'], name)} ({_number(score['low'], name)}-{_number(score['high'], name)})"
+
+
+def _number(value: float | None, name: str) -> str:
+    from ..evaluation.scores import meaning_of
+
+    return "not defined" if value is None or value != value else f"{value:.{meaning_of(name).digits}f}"
 
 
 COMMANDS = (run,)

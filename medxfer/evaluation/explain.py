@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017) on the stages of an encoder.
+"""Grad-CAM (Selvaraju et al. 2017) on the stages of an encoder, and pictures of what was said of an image.
 
 MONAI's `GradCAM` hooks a layer by name; it fails when all parameters are frozen and on layers that give
 tokens, and says nothing of an all-zero map. An encoder that is a list of stages needs no hook.
@@ -7,18 +7,60 @@ tokens, and says nothing of an all-zero map. An encoder that is a list of stages
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..networks.network import Head, Network
+from .figures import CasePicture
 
 SMALLEST_MAP = 4  # positions per axis under which a map tells no place
 BLANK = 1e-8  # largest value of a map that holds nothing
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What was said of an image."""
+
+    true: str
+    called: str
+    probability: float  # of `called`
+    output: int  # logit whose evidence is shown
+    explained: str = ""  # what that logit stands for, where it is not `called`
+
+
+def explained_picture(
+    network: nn.Module, image: Tensor, verdict: Verdict, *, group: str, index: int
+) -> CasePicture:
+    """An image with the evidence for what was said of it.
+
+    Args:
+        network: As in `grad_cam`.
+        image: (C, *spatial), in [0, 1].
+        verdict: What was said.
+        group: `best` or `worst`.
+        index: Row of the Predictions.
+    """
+    device = next(network.parameters()).device
+    (heat,) = grad_cam(cast("Network", network), image[None].to(device), verdict.output)
+    return CasePicture(
+        group=group,
+        index=index,
+        image=image.float().cpu().numpy(),
+        facts={
+            "true": verdict.true,
+            "called": verdict.called,
+            "probability": f"{verdict.probability:.3f}",
+        },
+        wrong=() if verdict.true == verdict.called else ("called",),
+        heat=None if heat is None else heat.numpy(),
+        heat_of=verdict.explained or verdict.called,
+    )
 
 
 def grad_cam(network: Network, images: Tensor, class_index: int) -> list[Tensor | None]:

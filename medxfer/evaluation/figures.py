@@ -1,13 +1,17 @@
-"""Figures as data: tasks fill them, `reports` draws them, figures.json keeps them in between."""
+"""Figures and pictures of cases as data: tasks fill them, `reports` draws them.
+
+figures.json keeps the figures in between; of the pictures only what was drawn is kept.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,49 @@ class FigureData:
             data=dict(value.get("data", {})),
             caption=str(value.get("caption", "")),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What is drawn as a line about a region.
+
+    Attributes:
+        name: Of the class.
+        kind: Whether somebody said so or the network did.
+        mask: (*spatial) of the picture it lies on; may be empty.
+    """
+
+    name: str
+    kind: Literal["true", "predicted"]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CasePicture:
+    """A case worth a picture in the report, and what is drawn over it.
+
+    Attributes:
+        group: `best`, `median`, `worst`.
+        index: Row of the Predictions.
+        image: (C, rows, columns), or (C, X, Y, Z) in RAS; in [0, 1]. Three channels are colours, of any other number
+            the first is shown.
+        facts: What stands under it, in this order, by name.
+        wrong: Names of the facts that are not as they should be.
+        heat: (*spatial) in [0, 1], where the evidence for `heat_of` lies; None: nowhere, or nobody asked.
+        heat_of: What the evidence is for; empty where nobody asked.
+        outlines: Lines over the image, in the order of the classes, the same classes for every case.
+        spacing: mm along each axis of the image; None: unknown.
+    """
+
+    group: str
+    index: int
+    image: NDArray[np.floating]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    wrong: tuple[str, ...] = ()
+    heat: NDArray[np.floating] | None = None
+    heat_of: str = ""
+    outlines: tuple[Outline, ...] = ()
+    spacing: tuple[float, ...] | None = None
 
 
 def plain(value: Any) -> Any:

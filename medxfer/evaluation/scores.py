@@ -82,11 +82,14 @@ class Meaning:
     title: str
     words: str
     higher_is_better: bool = True
+    digits: int = 3  # after the point
+    is_short: bool = True  # belongs into short tables, on a terminal
 
     @property
     def in_sentence(self) -> str:
-        """The title for the middle of a sentence; AUROC and F1 stay as they are."""
-        return self.title[:1].lower() + self.title[1:] if self.title[1:2].islower() else self.title
+        """The title for the middle of a sentence; AUROC, F1 and Dice, a person, stay as they are."""
+        is_word = self.title[1:2].islower() and not self.title.startswith("Dice")
+        return self.title[:1].lower() + self.title[1:] if is_word else self.title
 
 
 MEANINGS: Mapping[str, Meaning] = {
@@ -98,12 +101,14 @@ MEANINGS: Mapping[str, Meaning] = {
         title="Average precision",
         words="share of true findings among the cases called, over all thresholds; guessing: their share",
     ),
-    "accuracy": Meaning(title="Accuracy", words="share of cases called rightly"),
+    "accuracy": Meaning(title="Accuracy", words="share of cases called rightly", is_short=False),
     "balanced_accuracy": Meaning(
         title="Balanced accuracy",
         words="share called rightly, each class counted alike; guessing between two: 0.5",
     ),
-    "f1": Meaning(title="F1", words="balance of sensitivity and of the share of calls that are right"),
+    "f1": Meaning(
+        title="F1", words="balance of sensitivity and of the share of calls that are right", is_short=False
+    ),
     "sensitivity": Meaning(title="Sensitivity", words="share of the cases with the finding that are called"),
     "specificity": Meaning(
         title="Specificity", words="share of the cases without the finding that are not called"
@@ -125,6 +130,7 @@ MEANINGS: Mapping[str, Meaning] = {
     "iou": Meaning(
         title="IoU",
         words="intersection over union of predicted and true mask; 1 is perfect",
+        is_short=False,
     ),
     "surface_dice": Meaning(
         title="Surface Dice",
@@ -132,28 +138,45 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "hd95_mm": Meaning(
         title="HD95, mm",
-        words="95 % of each surface lie nearer to the other (mm); the image's diagonal where one mask is empty",
+        words="95 % of each border lie nearer to the other (mm); the image's diagonal where one mask is empty",
         higher_is_better=False,
+        digits=2,
     ),
     "hd95_voxels": Meaning(
         title="HD95, voxels",
-        words="95 % of each surface lie nearer to the other (voxels); the image's diagonal where one mask is empty",
+        words="95 % of each border lie nearer to the other (voxels); the image's diagonal where one mask is empty",
         higher_is_better=False,
+        digits=2,
     ),
     "hd95_pixels": Meaning(
         title="HD95, pixels",
-        words="95 % of each surface lie nearer to the other (pixels); the image's diagonal where one mask is empty",
+        words="95 % of each border lie nearer to the other (pixels); the image's diagonal where one mask is empty",
         higher_is_better=False,
+        digits=2,
     ),
     "volume_error_ml": Meaning(
         title="Volume error, ml",
-        words="mean size of predicted minus true volume",
+        words="how far predicted and true volume are apart, on average; 0 is perfect",
         higher_is_better=False,
+        digits=2,
     ),
     "area_error_cm2": Meaning(
         title="Area error, cm2",
-        words="mean size of predicted minus true area",
+        words="how far predicted and true area are apart, on average; 0 is perfect",
         higher_is_better=False,
+        digits=2,
+    ),
+    "volume_error_voxels": Meaning(
+        title="Volume error, voxels",
+        words="how far predicted and true volume are apart, on average; 0 is perfect",
+        higher_is_better=False,
+        digits=1,
+    ),
+    "area_error_pixels": Meaning(
+        title="Area error, pixels",
+        words="how far predicted and true area are apart, on average; 0 is perfect",
+        higher_is_better=False,
+        digits=1,
     ),
     "lesion_f1": Meaning(
         title="Lesion F1",
@@ -162,10 +185,12 @@ MEANINGS: Mapping[str, Meaning] = {
     "lesion_precision": Meaning(
         title="Lesion precision",
         words="share of the called lesions that are true",
+        is_short=False,
     ),
     "lesion_recall": Meaning(
         title="Lesion recall",
         words="share of the true lesions that are found",
+        is_short=False,
     ),
 }
 
@@ -173,6 +198,12 @@ MEANINGS: Mapping[str, Meaning] = {
 def meaning_of(name: str) -> Meaning:
     """Title and words of a score; an unknown one is titled by its key."""
     return MEANINGS.get(name) or Meaning(title=name.replace("_", " ").capitalize(), words="")
+
+
+def short_names(names: Iterable[str]) -> list[str]:
+    """Of the names of scores those for a short table, in the usual order; all where none is known."""
+    given = list(names)
+    return [name for name, one in MEANINGS.items() if one.is_short and name in given] or given
 
 
 def alarms_of(scores: Mapping[str, Any]) -> list[str]:

@@ -239,21 +239,32 @@ def paired_difference(
         Differences by score name; an interval without 0 shows a difference.
     """
     classes = _classes_of([*first, *second])
-    people = len(set(patients))
-    scores = {}
-    for name in _names_of(first):
-        one, two = (_table(cases, classes, name) for cases in (first, second))
-
-        def difference(weights: Floats, one: Floats = one, two: Floats = two) -> Floats:
-            return _means(two, weights) - _means(one, weights)
-
-        value = float(difference(np.ones((1, len(first))))[0])
-        draws = np.concatenate([difference(w) for w in patient_weights(patients, samples=samples, seed=seed)])
-        low, high = interval(draws, value) if people > 1 else (math.nan, math.nan)
-        scores[name] = Score(
-            value=value, low=low, high=high, n=len(first), patients=people, note=_few(people)
+    return {
+        name: difference_of_tables(
+            _table(first, classes, name), _table(second, classes, name), patients, seed=seed, samples=samples
         )
-    return scores
+        for name in _names_of(first)
+    }
+
+
+def difference_of_tables(
+    first: Floats, second: Floats, patients: Sequence[str], *, seed: int = 0, samples: int = 1000
+) -> Score:
+    """As `paired_difference`, of one score whose values (cases, classes) are known; NaN where it is not defined."""
+    people = len(set(patients))
+
+    def difference(weights: Floats) -> Floats:
+        return _means(second, weights) - _means(first, weights)
+
+    value = float(difference(np.ones((1, len(first))))[0])
+    draws = np.concatenate([difference(w) for w in patient_weights(patients, samples=samples, seed=seed)])
+    low, high = interval(draws, value) if people > 1 else (math.nan, math.nan)
+    return Score(value=value, low=low, high=high, n=len(first), patients=people, note=_few(people))
+
+
+def mean_of_table(table: Floats) -> float:
+    """Mean over cases, then over classes, of values (cases, classes); NaN where nothing is defined."""
+    return float(_means(table, np.ones((1, len(table))))[0])
 
 
 def _classes_of(cases: Sequence[Case]) -> list[str]:

@@ -19,6 +19,13 @@ _LISTED = 20  # rows of the failure list
 _LIMITS = 1.96  # standard deviations: 95 % of the differences, if they are normal
 
 
+def amount_text(value: float, *, sign: bool = False) -> str:
+    """A volume, an area or a count in three digits, or whole where it is large: `1.40`, `7,251`."""
+    is_whole = float(value).is_integer()  # a count of pixels
+    digits = 0 if is_whole else max(0, 2 - math.floor(math.log10(abs(value))))
+    return format(value, f"{'+' if sign else ''},.{digits}f")
+
+
 def figures_of_cases(
     cases: Sequence[Case], ids: Sequence[str], *, split: str = "test", failed_below: float = 0.5
 ) -> list[FigureData]:
@@ -94,8 +101,9 @@ def agreement_figure(cases: Sequence[Case], ids: Sequence[str], name: str, split
             "high": bias + spread,
         },
         caption=f"A dot is a case ({len(there)} with {name} in truth or prediction). Full line: mean difference"
-        f" {bias:+.3g} {unit}; broken lines: {bias - spread:.3g} to {bias + spread:.3g} {unit}, between which 95 % of"
-        " the differences lie if they are normal. Above zero the prediction is too large.",
+        f" {amount_text(bias, sign=True)} {unit}; broken lines: {amount_text(bias - spread)} to"
+        f" {amount_text(bias + spread)} {unit}, between which 95 % of the differences lie if they are normal. Above"
+        " zero the prediction is too large.",
     )
 
 
@@ -140,7 +148,7 @@ def _failure_row(case: str, name: str, one: Measures) -> list[str]:
         name,
         f"{one.dice:.2f}",
         f"{one.hd95:.1f}",
-        f"{one.size:.4g}",
-        f"{one.true_size:.4g}",
+        amount_text(one.size),
+        amount_text(one.true_size),
         one.fault or "little overlap",
     ]

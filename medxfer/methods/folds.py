@@ -54,14 +54,24 @@ def run_folds(bundle: Bundle, folds: int, request: Request, say: Progress) -> Pa
 
 
 def summary_of(runs: list[RunFolder]) -> dict[str, Any]:
-    """Mean, lowest and highest of each test score over folds, with the number of cases in all.
+    """Mean, lowest and highest of each test score over folds, with the number of cases in all; by class, if known.
 
     The spread over folds is no confidence interval: their training parts overlap.
     """
-    scores = [run.read("scores.json")["test"] for run in runs]
-    names = [name for name in scores[0] if all(name in one for one in scores)]
+    scores = [run.read("scores.json") for run in runs]
+    found: dict[str, Any] = {"folds": len(runs), "test": _over_folds([one["test"] for one in scores])}
+    by_class = [(one.get("by_class") or {}).get("test", {}) for one in scores]
+    for name in by_class[0]:
+        if all(name in one for one in by_class):
+            found.setdefault("by_class", {})[name] = _over_folds([one[name] for one in by_class])
+    return found | {"runs": [run.root.name for run in runs]}
+
+
+def _over_folds(scores: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name in names:
+    for name in scores[0]:
+        if not all(name in one for one in scores):
+            continue
         values = [one[name]["value"] for one in scores if one[name]["value"] is not None]
         if values:
             found[name] = {
@@ -71,4 +81,4 @@ def summary_of(runs: list[RunFolder]) -> dict[str, Any]:
                 "folds": len(values),
                 "n": sum(one[name]["n"] for one in scores),
             }
-    return {"folds": len(runs), "test": found, "runs": [run.root.name for run in runs]}
+    return found

@@ -1,4 +1,4 @@
-"""What the files of a run folder say, as tables and sentences. Report and model card draw from the same."""
+"""What the files of a run folder say, and the sentences that follow. Report and model card draw from the same."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ import yaml
 
 from ..data.listing.patients import ALONE
 from ..evaluation.figures import FigureData
-from ..evaluation.scores import BASELINE, MEANINGS, Score, alarms_of, meaning_of
+from ..evaluation.scores import BASELINE, MEANINGS, Score, alarms_of
 from ..run_folder import FileName, RunFolder
 
-_SPLITS = ("train", "val", "test")
-_PHASE_DEFAULTS = {
-    "k": 1,
-    "layer_decay": 1.0,
-    "views": 1,
-    "patience": 0,
-    "dropout": 0.0,
-    "label_smoothing": 0.0,
+_CAVEATS = {  # by what scores.json holds
+    "average_precision": "Predictive values depend on how common the finding is; precision here holds for its share in"
+    " these data only.",
+    "temperature": "The probabilities were calibrated on the validation cases; on other data check the reliability"
+    " curve first.",
+    "dice": "Dice falls with the size of a structure: the same error at its border costs a small one more. Compare"
+    " sizes before scores.",
+    "surface_dice": "Surface Dice and distances hold for masks drawn as these were: another reader's habits at the"
+    " border count as errors.",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Rows of text under a head."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,43 +155,6 @@ def alarms(facts: Facts) -> list[str]:
     return found
 
 
-def score_table(facts: Facts) -> Table | None:
-    """Scores of every split with intervals, the trivial baseline beside them."""
-    splits = scored_splits(facts.scores)
-    if not splits:
-        return None
-    by_split = {split: scores_in(facts.scores, split) for split in splits}
-    baseline = scores_in(facts.scores.get("baseline") or {}, splits[0])
-    names = list(dict.fromkeys(name for scores in by_split.values() for name in scores))
-    rows = []
-    for name in names:
-        cells = [scores[name].text() if name in scores else "-" for scores in by_split.values()]
-        trivial = f"{baseline[name].value:.3f}" if name in baseline and baseline[name].is_defined else "-"
-        rows.append((meaning_of(name).title, *cells, trivial, meaning_of(name).words))
-    return Table(head=("", *splits, f"baseline, {splits[0]}", "what it says"), rows=tuple(rows))
-
-
-def count_table(facts: Facts) -> Table | None:
-    """Images and patients of each class in each split."""
-    if not facts.splits:
-        return None
-    known = [str(name) for name in facts.scores.get("classes", [])]
-    # Of several findings, each image counts for all that it has.
-    classes = list(
-        dict.fromkeys([*known, *(name for row in facts.splits for name in row["class"].split("; "))])
-    )
-    found = {row["split"] for row in facts.splits}
-    names = [*(name for name in _SPLITS if name in found), *sorted(found - set(_SPLITS))]
-    rows = []
-    for split in (*names, "all"):
-        own = [row for row in facts.splits if split in (row["split"], "all")]
-        cells = [
-            _images_and_patients([row for row in own if name in row["class"].split("; ")]) for name in classes
-        ]
-        rows.append((split, *cells, _images_and_patients(own)))
-    return Table(head=("", *classes, "all"), rows=tuple(rows))
-
-
 def shared_patients(facts: Facts) -> int:
     """Patients that are in more than one split, counted from split.csv."""
     splits: dict[str, set[str]] = {}
@@ -207,130 +163,18 @@ def shared_patients(facts: Facts) -> int:
     return sum(len(found) > 1 for found in splits.values())
 
 
-def _images_and_patients(rows: Sequence[Mapping[str, str]]) -> str:
-    patients = len({row["patient"] for row in rows})
-    return f"{_counted(len(rows), 'image')}, {_counted(patients, 'patient')}"
+def shown_names(facts: Facts) -> dict[str, str]:
+    """What each case is called where people read of it: a DICOM file's path may hold a name."""
+    return {row["case"]: row.get("shown") or row["case"] for row in facts.splits}
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def chosen_on_val(facts: Facts) -> str:
+    """What was chosen on the validation cases, as the beginning of a sentence: `Epochs, threshold and temperature`."""
+    *first, last = ["epochs", *(name for name in ("threshold", "temperature") if facts.scores.get(name))]
+    return (f"{', '.join(first)} and {last}" if first else last).capitalize()
 
 
-def phase_table(facts: Facts) -> Table | None:
-    """The training recipe: a row a phase, the columns that any phase sets to something else than nothing."""
-    phases = facts.config.get("phases") or []
-    if not phases:
-        return None
-    names = [
-        name for name in dict.fromkeys(key for phase in phases for key in phase) if _is_set(phases, name)
-    ]
-    rows = tuple(tuple(_cell(phase.get(name)) for name in names) for phase in phases)
-    return Table(head=tuple(name.replace("_", " ") for name in names), rows=rows)
-
-
-def _is_set(phases: Sequence[Mapping[str, Any]], name: str) -> bool:
-    return any(phase.get(name) not in (None, _PHASE_DEFAULTS.get(name)) for phase in phases)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def run_rows(facts: Facts) -> tuple[tuple[str, str], ...]:
-    """What was run on what, as name and value."""
-    encoder, images = facts.config.get("encoder") or {}, facts.config.get("images") or {}
-    weights = facts.receipt.get("weights") or encoder.get("weights")
-    trained_on = facts.receipt.get("trained_on")
-    rows = {
-        "command": " ".join(str(part) for part in facts.run.get("command", [])),
-        "status": facts.run.get("status"),
-        "started": facts.run.get("started"),
-        "task": facts.scores.get("task"),
-        "data": _source(facts),
-        "patients told apart by": facts.data.get("patient_key"),
-        "encoder": encoder.get("id") or facts.receipt.get("encoder"),
-        "pretrained weights": f"{weights}, trained on {trained_on}" if trained_on else weights,
-        "images": f"preset {images['preset']}, {_size(images.get('size'))}" if "preset" in images else None,
-        "threshold": _threshold(facts),
-        "temperature": f"{facts.scores['temperature']:.3g}, fitted on val"
-        if _has(facts, "temperature")
-        else None,
-        "seed": facts.run.get("seed"),
-    }
-    return tuple((name, str(value)) for name, value in rows.items() if value not in (None, ""))
-
-
-def _source(facts: Facts) -> str | None:
-    source = facts.data.get("source")
-    return f"{source} (synthetic: made by a formula)" if source and facts.is_synthetic else source
-
-
-def _threshold(facts: Facts) -> str | None:
-    found = facts.scores.get("threshold")
-    if not isinstance(found, Mapping) or found.get("value") is None:
-        return None
-    return f"{float(found['value']):.3f}, from {found.get('from', 'the bundle')}"
-
-
-def _has(facts: Facts, name: str) -> bool:
-    return facts.scores.get(name) is not None
-
-
-def flat_rows(value: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
-    """A nested mapping as names and values."""
-    rows: list[tuple[str, str]] = []
-    for name, part in value.items():
-        if isinstance(part, Mapping):
-            rows += flat_rows(part, f"{prefix}{name} ")
-        else:
-            text = ", ".join(str(one) for one in part) if isinstance(part, list) else _cell(part)
-            rows.append((f"{prefix}{name}".replace("_", " "), text))
-    return tuple(rows)
-
-
-def history_figures(history: Sequence[Mapping[str, str]], key_metric: str) -> list[FigureData]:
-    """Losses and scores over the epochs of all phases, each phase marked."""
-    columns = list(dict.fromkeys(name for row in history for name in row))
-    losses = [name for name in columns if name.endswith("_loss")]
-    scores = [name for name in columns if name.startswith("val_") and name not in losses]
-    starts = [
-        number
-        for number, row in enumerate(history)
-        if number == 0 or row["phase"] != history[number - 1]["phase"]
-    ]
-    marks = [{"x": number + 0.5, "name": history[number]["phase"]} for number in starts]
-    best = [number for number, row in enumerate(history) if row.get("best") in ("1", "True")][-1:]
-    figures = []
-    for title, names in (("Loss", losses), (meaning_of(key_metric).title + " on val", scores)):
-        series = [
-            {
-                "name": name.replace("_loss", "")
-                if names is losses
-                else meaning_of(name.removeprefix("val_")).title,
-                "x": list(range(1, len(history) + 1)),
-                "y": [_number(row.get(name)) for row in history],
-            }
-            for name in names
-        ]
-        if any(value is not None for one in series for value in one["y"]):
-            points = [{"x": n + 1, "y": _number(history[n].get(names[0])), "name": "kept"} for n in best]
-            data = {"x": "Epoch", "y": title, "series": series, "marks": marks, "dots": True, "whole": True}
-            data |= {"points": points} if names is scores else {}
-            figures.append(FigureData(kind="lines", title=f"{title} over epochs", data=data))
-    return figures
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
-
-
-def _size(size: object) -> str:
-    """`128 pixels a side`, or `64 x 64 x 32 voxels`."""
-    if isinstance(size, list | tuple):
-        return " x ".join(map(str, size)) + (" voxels" if len(size) == 3 else " pixels")
-    return f"{size or '?'} a side"
+def caveats(facts: Facts) -> list[str]:
+    """What must be known of these kinds of scores before they are used elsewhere."""
+    held = {*facts.scores, *(name for split in scored_splits(facts.scores) for name in facts.scores[split])}
+    return [text for name, text in _CAVEATS.items() if name in held]

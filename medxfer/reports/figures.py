@@ -261,7 +261,7 @@ def _agreement(axes: Axes, data: Data) -> None:
             continue
         axes.axhline(float(value), color=COLOURS[1], lw=1.2, ls=style)
         axes.annotate(
-            f"{float(value):+.3g}",
+            f"{float(value):+,.0f}" if abs(float(value)) >= 1000 else f"{float(value):+.3g}",
             (1.0, float(value)),
             xycoords=axes.get_yaxis_transform(),
             xytext=(3, 0),

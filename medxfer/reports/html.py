@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,18 @@ from ..evaluation.figures import FigureData
 from ..evaluation.scores import Score, meaning_of
 from ..files import write_atomic
 from ..run_folder import RunFolder
+from . import cases, tables
 from . import facts as said
+from .curves import history_figures
 from .facts import Facts
 from .figures import DRAWINGS, draw
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_TILES = ("sensitivity", "specificity", "ece")  # shown large under the headline, where a task has them
+_TILES = (  # shown large beside the headline, where a run has them
+    "sensitivity", "specificity", "ece", "surface_dice", "hd95_mm", "hd95_voxels", "hd95_pixels", "volume_error_ml",
+    "area_error_cm2",
+)  # fmt: skip
 _REFUSED = ("case", "where", "seen", "accepted")
-_GROUPS = {"best": "Most certain and right", "worst": "Furthest from the truth"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,7 @@ class Drawing:
     title: str
     svg: Markup
     caption: str
-    table: said.Table | None = None
+    table: tables.Table | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +81,21 @@ def _content(facts: Facts, *, pictures: bool) -> dict[str, Any]:
         "tiles": [tile for name in _TILES if (tile := _tile("test", name, test.get(name)))],
         "tested": next(iter(test.values()), None),
         "alarms": said.alarms(facts),
-        "run_rows": said.run_rows(facts),
-        "phases": said.phase_table(facts),
-        "counts": said.count_table(facts),
-        "scores": said.score_table(facts),
+        "run_rows": tables.run_rows(facts),
+        "phases": tables.phase_table(facts),
+        "counts": tables.count_table(facts),
+        "scores": tables.score_table(facts),
+        "by_class": tables.class_table(facts),
+        "chosen_on_val": said.chosen_on_val(facts),
         "shared": said.shared_patients(facts),
         "notes": facts.data.get("notes") or [],
         "score_notes": _notes(facts),
-        "curves": _drawings(said.history_figures(facts.history, facts.key_metric), "curve"),
-        "figures": _drawings(facts.figures, "figure"),
+        "curves": _drawings(history_figures(facts.history, facts.key_metric), "curve"),
+        "figures": _drawings(facts.figures, "figure", said.shown_names(facts)),
         "undrawn": sorted({one.kind for one in facts.figures} - {*DRAWINGS, "table"}),
-        "groups": _groups(facts) if pictures else [],
+        "groups": cases.shown_groups(facts) if pictures else [],
+        "words_on_cases": cases.words_on_cases(facts),
+        "legend": cases.legend_of(facts),
         "pictures": pictures,
         "receipt_rows": _receipt_rows(facts.receipt),
         "tensors": [{"shape": [], "state": "", "how": "", **one} for one in facts.receipt.get("tensors", [])],
@@ -104,11 +111,11 @@ def _content(facts: Facts, *, pictures: bool) -> dict[str, Any]:
 def _tile(split: str, name: str, score: Score | None) -> Tile | None:
     if score is None:
         return None
-    value, _, rest = score.text().partition(" (")
+    meaning = meaning_of(name)
+    value, _, rest = score.text(meaning.digits).partition(" (")
     interval = rest.removesuffix(")")
     if not score.is_defined:
-        value, interval = score.text(), score.note
-    meaning = meaning_of(name)
+        interval = score.note
     title = f"{split.capitalize()} {meaning.in_sentence}"
     return Tile(title=title, value=value, interval=interval, words=meaning.words)
 
@@ -124,11 +131,14 @@ def _notes(facts: Facts) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _drawings(figures: Sequence[FigureData], name: str) -> list[Drawing]:
+def _drawings(
+    figures: Sequence[FigureData], name: str, shown_as: Mapping[str, str] | None = None
+) -> list[Drawing]:
+    """Figures for the page; `shown_as` is what each case is called there."""
     drawings = []
     for number, figure in enumerate(figures, 1):
         if figure.kind == "table":
-            drawings.append(_as_table(figure))
+            drawings.append(_as_table(figure, shown_as or {}))
             continue
         svg = draw(figure, f"{name}{number}")
         if svg:
@@ -137,41 +147,12 @@ def _drawings(figures: Sequence[FigureData], name: str) -> list[Drawing]:
     return drawings
 
 
-def _as_table(figure: FigureData) -> Drawing:
-    rows = tuple(tuple(str(cell) for cell in row) for row in figure.data["rows"])
+def _as_table(figure: FigureData, shown_as: Mapping[str, str]) -> Drawing:
+    rows = tuple(tuple(shown_as.get(str(cell), str(cell)) for cell in row) for row in figure.data["rows"])
     columns = tuple(str(name) for name in figure.data["columns"])
     empty = (("none", *[""] * (len(columns) - 1)),)
-    table = said.Table(head=columns, rows=rows or empty)
+    table = tables.Table(head=columns, rows=rows or empty)
     return Drawing(title=figure.title, svg=Markup(), caption=figure.caption, table=table)
-
-
-def _groups(facts: Facts) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The cases with their pictures inside the page."""
-    groups = []
-    for name, cases in facts.cases.items():
-        shown = [
-            {
-                **case,
-                "picture": _embedded(facts.root, case.get("picture")),
-                "cam": _embedded(facts.root, case.get("cam")),
-            }
-            | {"is_right": case.get("label") == case.get("predicted")}
-            for case in cases
-        ]
-        if shown:
-            groups.append((_GROUPS.get(name, name), shown))
-    return groups
-
-
-def _embedded(root: Path, name: str | None) -> str | None:
-    """A PNG of the run folder as a data address; None when there is none."""
-    if not name:
-        return None
-    path = (root / name).resolve()
-    # cases.json may come with a run folder from elsewhere: nothing outside its pictures is put into the page
-    if not path.is_relative_to((root / "pictures").resolve()) or path.suffix != ".png" or not path.is_file():
-        return None
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _receipt_rows(receipt: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -195,4 +176,4 @@ def _environment(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         **(run.get("versions") or {}),
         **seconds,
     }
-    return said.flat_rows({name: value for name, value in parts.items() if value is not None})
+    return tables.flat_rows({name: value for name, value in parts.items() if value is not None})

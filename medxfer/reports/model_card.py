@@ -13,6 +13,8 @@ from markupsafe import Markup
 from ..files import write_atomic
 from ..run_folder import RunFolder
 from . import facts as said
+from . import tables
+from .cases import has_evidence
 from .facts import Facts
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -50,21 +52,25 @@ def _finalised(value: Any) -> Markup:
 
 
 def _content(facts: Facts) -> dict[str, Any]:
-    scores = said.score_table(facts)
+    scores = tables.score_table(facts)
     return {
         "facts": facts,
         "title": facts.name,
         "classes": ", ".join(str(name) for name in facts.scores.get("classes", [])),
         "alarms": said.alarms(facts),
-        "run_rows": said.run_rows(facts),
+        "run_rows": tables.run_rows(facts),
         "licence": facts.receipt.get("licence"),
         "trained_on": facts.receipt.get("trained_on"),
-        "counts": said.count_table(facts),
+        "counts": tables.count_table(facts),
         "shared": said.shared_patients(facts),
         "notes": facts.data.get("notes") or [],
         # the last column explains scores at length: the report has room for it, a card has not
-        "scores": scores and said.Table(head=scores.head[:-1], rows=tuple(row[:-1] for row in scores.rows)),
+        "scores": scores and tables.Table(head=scores.head[:-1], rows=tuple(row[:-1] for row in scores.rows)),
         "meanings": [(row[0], row[-1]) for row in scores.rows if row[-1]] if scores else [],
+        "by_class": tables.class_table(facts),
+        "chosen_on_val": said.chosen_on_val(facts),
+        "caveats": said.caveats(facts),
+        "has_evidence": has_evidence(facts),
         "refused": len(facts.run.get("refused") or []),
         "version": facts.run.get("medxfer", "unknown version"),
         "day": str(facts.run.get("started", ""))[:10],

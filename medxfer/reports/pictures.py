@@ -1,9 +1,9 @@
-"""Pictures of the best and worst cases, with the evidence laid over them."""
+"""Pictures of single cases: the image, the evidence laid over it, or lines about true and predicted regions."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,101 +11,121 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..evaluation.figures import CasePicture
 from ..files import write_atomic
 from ..run_folder import RunFolder
-from ..tasks.base import Highlight
+from .outlines import LineDrawing, colour_of
+from .planes import Plane, planes_of
 
-GAP = 2  # voxels between the planes of a volume
+GAP, GAP_GREY = 6, 72  # pixels between the planes of a volume; neither air nor bone
 SIDE = 256  # pixels: what is smaller is enlarged, so that a browser does not smear it
+OUTLINED_SIDE = 384  # the same where thin lines must stay apart
+MOST = 768  # pixels of a plane's longer side: what is larger is reduced
 _STRONGEST = 0.55  # opacity of the overlay where the evidence is strongest
 
 Pixels = NDArray[np.floating]
 
 
-def save_pictures(
-    folder: RunFolder,
-    items: Sequence[tuple[str, Highlight]],
-    images: Pixels,
-    cams: Sequence[Any],
-) -> None:
+def save_pictures(folder: RunFolder, pictures: Iterable[CasePicture], names: Sequence[str]) -> None:
     """Write pictures/*.png and cases.json.
 
-    Files are named by rank, not by case: a case id may hold a folder or a patient's number.
+    Files are named by rank, not by case: a case id may hold a folder or a patient's number. Of a volume the axial,
+    coronal and sagittal planes stand side by side, as large as their spacing says.
 
     Args:
         folder: The run.
-        items: Case id, and what was said of it.
-        images: (N, C, *spatial), in [0, 1], in the order of `items`; three channels are colours, of any other
-            number the first is shown. Of a volume (X, Y, Z in RAS) the planes through the strongest evidence.
-        cams: Per item the evidence for `predicted` as an array or tensor (*spatial) in [0, 1]; None: a blank map.
+        pictures: In the order of the report; each is let go before the next is asked for.
+        names: What each row of the Predictions is called for readers.
     """
-    shown: dict[str, list[dict[str, Any]]] = {"best": [], "worst": []}
-    for (case, highlight), image, cam in zip(items, images, cams, strict=True):
-        rank = len(shown[highlight.group]) + 1
-        name = f"pictures/{highlight.group}-{rank}"
-        evidence = None if cam is None else np.asarray(cam, dtype=np.float64)
-        planes = planes_of(image.shape[1:], evidence)
-        picture = _as_colours(planes(np.asarray(image, dtype=np.float64)))
-        _write(folder, f"{name}.png", picture)
-        if evidence is not None:
-            _write(folder, f"{name}-cam.png", _overlaid(picture, planes(evidence[None])[0]))
-        shown[highlight.group].append(
-            {
-                "case": case,
-                "label": highlight.label,
-                "predicted": highlight.predicted,
-                "probability": round(float(highlight.probability), 6),
-                "picture": f"{name}.png",
-                "cam": None if cam is None else f"{name}-cam.png",
-            }
-        )
-    folder.write("cases.json", shown)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    legend: dict[tuple[str, str], str] = {}
+    for one in pictures:
+        cases = groups.setdefault(one.group, [])
+        name = f"pictures/{one.group}-{len(cases) + 1}"
+        planes = planes_of(one)
+        plain = _joined([_enlarged(plane, _as_pixels(plane.cut(one.image)), one) for plane in planes])
+        _write(folder, f"{name}.png", plain)
+        case: dict[str, Any] = {
+            "case": names[one.index],
+            "facts": dict(one.facts),
+            "wrong": list(one.wrong),
+            "picture": f"{name}.png",
+            "width": plain.shape[1],
+            "height": plain.shape[0],
+        }
+        if one.heat_of:
+            case |= {"heat_of": one.heat_of, "heat": None}
+        if one.heat is not None:
+            case["heat"] = f"{name}-heat.png"
+            _write(folder, case["heat"], _joined([_heated(plane, one) for plane in planes]))
+        if one.outlines:
+            case["outlined"] = f"{name}-outlined.png"
+            _write(folder, case["outlined"], _joined([_outlined(plane, one) for plane in planes]))
+        if len(planes) > 1:
+            case["planes"] = [plane.name for plane in planes]
+            case["part"] = planes[0].is_part_of(one.image.shape[1:])
+        numbers = _numbers(one)
+        legend |= {(line.kind, line.name): colour_of(line.kind, numbers[line.name]) for line in one.outlines}
+        cases.append(case)
+    shown = [{"kind": kind, "name": name, "colour": colour} for (kind, name), colour in legend.items()]
+    folder.write("cases.json", {"groups": groups, "legend": shown})
 
 
-def planes_of(shape: Sequence[int], evidence: Pixels | None) -> Callable[[Pixels], Pixels]:
-    """What makes a picture (C, rows, columns) of an image (C, *shape).
-
-    A picture stays as it is. Of a volume in RAS the axial, coronal and sagittal planes stand side by side, seen as
-    radiologists see them (superior or anterior on top, the patient's right on the left), through the strongest
-    evidence, or through the centre where there is none.
-    """
-    if len(shape) == 2:
-        return lambda image: image
-    middle = tuple(side // 2 for side in shape)
-    place = middle if evidence is None else np.unravel_index(int(evidence.argmax()), evidence.shape)
-
-    def side_by_side(image: Pixels) -> Pixels:
-        cuts = [np.take(image, place[axis], axis=axis + 1) for axis in (2, 1, 0)]
-        shown = [np.flip(cut, (1, 2)).transpose(0, 2, 1) for cut in cuts]
-        height = max(one.shape[1] for one in shown)
-        padded = [
-            np.pad(one, ((0, 0), ((height - one.shape[1]) // 2, -(-(height - one.shape[1]) // 2)), (0, GAP)))
-            for one in shown
-        ]
-        return np.concatenate(padded, axis=2)[:, :, :-GAP]
-
-    return side_by_side
+def _numbers(one: CasePicture) -> dict[str, int]:
+    """Number of each class in the order of the outlines: it has one shade for both kinds."""
+    return {name: number for number, name in enumerate(dict.fromkeys(line.name for line in one.outlines))}
 
 
-def _as_colours(image: Pixels) -> Pixels:
-    """(C, H, W) to (H, W, 3)."""
-    channels = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
-    return np.clip(np.moveaxis(channels, 0, -1), 0.0, 1.0)
+def _as_pixels(image: Pixels) -> NDArray[np.uint8]:
+    """(C, H, W) in [0, 1] to (H, W) or, of three channels, (H, W, 3)."""
+    shown = np.moveaxis(image, 0, -1) if len(image) == 3 else image[0]
+    return (np.clip(shown, 0.0, 1.0) * 255).round().astype(np.uint8)
 
 
-def _overlaid(picture: Pixels, cam: Pixels) -> Pixels:
+def _enlarged(plane: Plane, pixels: NDArray[np.uint8], one: CasePicture) -> NDArray[np.uint8]:
+    rows, columns = plane.shown_as(OUTLINED_SIDE if one.outlines else SIDE, MOST)
+    if pixels.shape[:2] == (rows, columns):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BICUBIC))
+
+
+def _heated(plane: Plane, one: CasePicture) -> NDArray[np.uint8]:
     """Evidence in colour over the grey picture; where there is none, the picture shows unchanged."""
-    evidence = np.clip(cam, 0.0, 1.0)
+    assert one.heat is not None
+    evidence = np.clip(plane.cut(one.heat[None])[0], 0.0, 1.0).astype(np.float64)
     colours = colormaps["inferno"](0.25 + 0.65 * evidence)[..., :3]  # neither its black nor its white
     opacity = (_STRONGEST * np.sqrt(evidence))[..., None]
-    return np.asarray(picture * (1 - opacity) + colours * opacity)
+    picture = _coloured(_as_pixels(plane.cut(one.image))) / 255
+    mixed = picture * (1 - opacity) + colours * opacity
+    return _enlarged(plane, (mixed * 255).round().astype(np.uint8), one)
 
 
-def _write(folder: RunFolder, name: str, picture: Pixels) -> None:
-    image = Image.fromarray((picture * 255).round().astype(np.uint8))
-    factor = -(-SIDE // max(image.size))  # rounded up
-    if factor > 1:
-        image = image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
+def _outlined(plane: Plane, one: CasePicture) -> NDArray[np.uint8]:
+    """Lines drawn on the enlarged picture, so that they are as thin on any image."""
+    numbers = _numbers(one)
+    drawing = LineDrawing(_coloured(_enlarged(plane, _as_pixels(plane.cut(one.image)), one)))
+    for line in one.outlines:
+        drawing.add(plane.cut(line.mask[None])[0], line.kind, colour_of(line.kind, numbers[line.name]))
+    return drawing.finished()
+
+
+def _coloured(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+
+def _joined(planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Planes side by side, each in the middle of the height."""
+    height = max(len(one) for one in planes)
+    padded = []
+    for one in planes:
+        above = (height - len(one)) // 2
+        margins = [(above, height - len(one) - above), (0, 0), (0, 0)][: one.ndim]
+        beside = [(0, 0), (0, GAP), (0, 0)][: one.ndim]
+        padded.append(np.pad(np.pad(one, margins), beside, constant_values=GAP_GREY))
+    return np.concatenate(padded, axis=1)[:, :-GAP]
+
+
+def _write(folder: RunFolder, name: str, pixels: NDArray[np.uint8]) -> None:
     out = io.BytesIO()
-    image.save(out, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(out, format="PNG")  # a tenth of the time of `optimize`, an eighth larger
     write_atomic(folder.root / name, out.getvalue())

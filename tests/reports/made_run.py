@@ -16,9 +16,9 @@ from medxfer.evaluation.classification import (
     figures_of,
     scores_of,
 )
+from medxfer.evaluation.figures import CasePicture
 from medxfer.reports.pictures import save_pictures
 from medxfer.run_folder import RunFolder
-from medxfer.tasks.base import Highlight
 
 CONFIG = """\
 seed: 0
@@ -215,28 +215,27 @@ def _pictures(folder: RunFolder, one: dict[str, Any], classes: Sequence[str], th
     order = np.argsort(own)
     called = (p[:, 1] >= threshold).astype(int) if len(classes) == 2 else p.argmax(1)
     rows, columns = np.mgrid[0:128, 0:128] / 127
-    items, images, cams = [], [], []
+    pictures = []
     for group, indices in (("best", order[::-1][:4]), ("worst", order[:4])):
         for number, index in enumerate(indices):
             said = int(called[index])
-            items.append(
-                (
-                    f"images/test-{index:04d}.dcm",
-                    Highlight(
-                        group=group,
-                        index=int(index),
-                        label=classes[labels[index]],
-                        predicted=classes[said],
-                        probability=float(p[index, said]),
-                        target=said,
-                    ),
-                )
-            )
             x = 0.3 + 0.12 * number
             lung = np.exp(-(((columns - 0.32) / 0.14) ** 2 + ((rows - 0.5) / 0.3) ** 2))
             lung += np.exp(-(((columns - 0.68) / 0.14) ** 2 + ((rows - 0.5) / 0.3) ** 2))
-            images.append((0.75 - 0.6 * lung + 0.03 * np.sin(columns * 90 * rows))[None])
-            cams.append(
-                None if number == 3 else np.exp(-(((columns - x) / 0.15) ** 2 + ((rows - 0.6) / 0.12) ** 2))
+            heat = np.exp(-(((columns - x) / 0.15) ** 2 + ((rows - 0.6) / 0.12) ** 2))
+            pictures.append(
+                CasePicture(
+                    group=group,
+                    index=int(index),
+                    image=(0.75 - 0.6 * lung + 0.03 * np.sin(columns * 90 * rows))[None],
+                    facts={
+                        "true": classes[labels[index]],
+                        "called": classes[said],
+                        "probability": f"{p[index, said]:.3f}",
+                    },
+                    wrong=() if said == labels[index] else ("called",),
+                    heat=None if number == 3 else heat,
+                    heat_of=classes[said],
+                )
             )
-    save_pictures(folder, items, np.clip(np.stack(images), 0, 1), cams)
+    save_pictures(folder, pictures, [f"images/test-{index:04d}.dcm" for index in range(len(labels))])

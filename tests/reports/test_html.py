@@ -217,14 +217,16 @@ def test_pictures_can_be_left_out_and_come_from_the_run_folder_only(
     without = write_report(copied, pictures=False).read_text(encoding="utf-8")
     (tmp_path / "secret.png").write_bytes((copied.root / "pictures/best-1.png").read_bytes())
     cases = copied.read("cases.json")
-    cases = {"best": [{**cases["best"][0], "picture": "../secret.png", "cam": "pictures/absent.png"}]}
-    copied.write("cases.json", cases)
+    one = {**cases["groups"]["best"][0], "picture": "../secret.png", "heat": "pictures/absent.png"}
+    legend = [{"kind": "true", "name": "a", "colour": "red;background:url(x)"}]
+    copied.write("cases.json", {"groups": {"best": [one]}, "legend": legend})
 
     text, page = page_of(copied)
 
     assert "data:image" not in without
     assert "data:image" not in text
     assert "not in the run folder" in page.words
+    assert "url(x)" not in text
 
 
 def test_the_home_folder_is_not_named(shifted: RunFolder) -> None:
