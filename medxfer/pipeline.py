@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import shutil
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from . import surroundings
@@ -18,31 +20,34 @@ from .bundle.components import build, check_components
 from .bundle.parser import load_bundle, to_yaml
 from .bundle.schema import Bundle
 from .data import presets, sources
+from .data.advice import advice_on_grids
 from .data.augment import Augment
 from .data.cache import Arrays, cache_arrays
 from .data.cases import Found, find_cases
 from .data.leaks import find_duplicates
+from .data.patches import samples_of
 from .data.sampling import reading_of
 from .data.splits import Splits, read_split_file, split_by_patient
 from .encoders.first_batch import check_first_batch
 from .encoders.loading import create_encoder
 from .errors import ConfigError, DataError, MedxferError, RunError
-from .evaluation.explain import grad_cam
 from .export.trained_export import export_run
 from .files import require_space
 from .networks.network import Network
+from .networks.starting import start_from
 from .progress import Progress, log_to
 from .reports.html import write_report
 from .reports.model_card import write_model_card
 from .reports.pictures import save_pictures
 from .run_folder import RunFolder
-from .tasks.base import Predictions, Task
-from .trained import Trained, predict_rows
+from .tasks.base import Predictions, Task, labels_of, require_fitting
+from .trained import Trained, open_run, predict_rows
 from .training.distributed import World, world_of_environment
 from .training.phases import Setup, train_phases
 from .training.precision import Chosen, Precision, choose_precision
 
-FIRST_BATCH = 64  # training images looked at before training
+FIRST_BATCH = 64  # training images looked at before training, and fewer of large ones:
+FIRST_VOXELS = 2**23
 PICTURES = 6  # best and worst cases shown in the report, of each
 
 
@@ -121,6 +126,7 @@ def _prepare(
     facts = Facts(started=time.monotonic())
     check_components(bundle)
     task: Task = build(bundle.task, kind="task", trusted=bundle.trusted)
+    require_fitting(task, bundle)
     bundle = presets.fill_in(bundle)
     torch.manual_seed(bundle.seed)
     # Before the data: a misspelt encoder or a wrong file is told in seconds.
@@ -129,17 +135,18 @@ def _prepare(
     material = _gather(bundle, task, request.split_file, say)
     arrays, train = material.arrays, list(material.splits["train"])
     facts.seconds["read"] = facts.lap()
-    pretrained = bundle.encoder.weights != "none"
-    advice = check_first_batch(
-        arrays.batch(train[:FIRST_BATCH]), encoder, pretrained=pretrained, preset=bundle.images.preset
-    )
-    network = Network(encoder, task.head(encoder)).to(device)
+    pretrained = bundle.encoder.weights != "none" or bundle.start is not None
+    first = _first_images(material, bundle)
+    advice = check_first_batch(first, encoder, pretrained=pretrained, preset=bundle.images.preset)
+    network = Network(encoder, task.head(encoder), window=bundle.images.shape, flips=task.flips)
+    started = None if bundle.start is None else start_from(network, open_run(bundle.start).network, bundle.start)
+    network.to(device)
     require_space(folder.root, 5 * sum(p.numel() * 4 for p in network.parameters()) + 20_000_000)
-    task.prepare(material.targets[train])
+    task.prepare(material.targets[train] if material.targets is not None else _maps_of(arrays, train))
     chosen = world.agree(
         choose_precision(
             network,
-            arrays.batch(train[:8]).to(device),
+            first[: min(8, bundle.training.batch)].to(device),
             precision=bundle.training.precision,
             memory_format=bundle.training.memory_format,
             backward=any(phase.train != "head" for phase in bundle.phases),
@@ -151,7 +158,7 @@ def _prepare(
         say(f"note: {note}")
     if world.first and not folder.has("config.yaml"):
         folder.write("split.csv", material.splits.rows(arrays, material.namer(folder)))
-        folder.write("receipt.json", receipt.to_json())
+        folder.write("receipt.json", receipt.to_json() | ({} if started is None else {"start": started.to_json()}))
         folder.write("run.json", surroundings.describe_run(bundle, request.command, device, world.size))
         folder.update(
             chosen={"precision": {"value": chosen.precision, "why": chosen.why},
@@ -161,7 +168,7 @@ def _prepare(
         )  # fmt: skip
         folder.write("config.yaml", to_yaml(bundle))
         surroundings.seal_config(folder)
-    say(receipt.table())
+    say(receipt.table() if started is None else started.table())
     facts.seconds["prepare"] = facts.lap()
     precision = Precision(chosen.precision, chosen.memory_format, device, bundle.images.dims)
     precision.place(network)
@@ -180,7 +187,7 @@ class _Material:
     found: Found
     arrays: Arrays
     splits: Splits
-    targets: torch.Tensor
+    targets: torch.Tensor | None  # None: the arrays' maps are the labels
     notes: list[str]  # what a reader of the report should know, as sentences
 
     def namer(self, folder: RunFolder) -> Callable[[str, str], str]:
@@ -204,12 +211,29 @@ def _gather(bundle: Bundle, task: Task, split_file: Path | None, say: Progress) 
     found = find_cases(bundle.data, sources.folder_of(bundle.data.source, say))
     steps = presets.steps_of(bundle.images, bundle.encoder.in_channels, trusted=bundle.trusted)
     reading, on_bad_image = reading_of(bundle.data), bundle.data.on_bad_image
-    arrays = cache_arrays(found.cases, steps, bundle.images.store, say, on_bad_image, reading)
+    arrays = cache_arrays(
+        found.cases, steps, bundle.images.store, say, on_bad_image, reading,
+        masks=task.masks, one_size=bundle.images.patches is None,
+    )  # fmt: skip
     splits = _split(bundle, arrays, task, split_file)
     say(f"{len(arrays.cases)} images ({found.layout}); patients told apart by {found.patient_key}")
-    targets = torch.as_tensor([task.read_label(case) for case in arrays.cases])
-    notes = [*found.notes, *splits.notes, *arrays.warnings]
+    targets = labels_of(task, arrays)
+    advice = advice_on_grids(arrays, bundle.images, has_dicom=found.has_dicom)
+    notes = [*found.notes, *splits.notes, *arrays.warnings, *advice]
     return _Material(found=found, arrays=arrays, splits=splits, targets=targets, notes=notes)
+
+
+def _first_images(material: _Material, bundle: Bundle) -> torch.Tensor:
+    """Some training images, or patches of them, as the network will see them."""
+    count = max(1, min(FIRST_BATCH, FIRST_VOXELS // math.prod(bundle.images.shape)))
+    rows = np.array(material.splits["train"][:count])
+    samples = samples_of(material.arrays, material.targets, bundle.images)
+    return samples.take(rows, range(len(rows)))[0]
+
+
+def _maps_of(arrays: Arrays, rows: Sequence[int]) -> list[np.ndarray]:
+    assert arrays.maps is not None
+    return [arrays.maps[row] for row in rows]
 
 
 def _resolved(
@@ -250,16 +274,22 @@ def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
     if not setup.world.first:
         return
     folder, task = setup.folder, setup.task
+    policy = reading_of(setup.bundle.data).policy
     predictions: dict[str, Predictions] = {
         name: predict_rows(
-            setup.network, task, setup.batches(setup.splits[name], 64), setup.arrays, say, name
+            setup.network, task, setup.whole(setup.splits[name], 64), setup.arrays, policy, say, name
         )
         for name in ("val", "test")
     }
     calibration = task.calibrate(predictions["val"], setup.bundle.training.threshold)
     finished = {name: task.finish(one, calibration) for name, one in predictions.items()}
     for name in ("val", "test"):
-        folder.write(f"predictions/{name}.csv", task.rows(finished[name], calibration))  # type: ignore[arg-type]
+        rows = task.rows(finished[name], calibration)
+        for number, row in enumerate(rows):
+            written = task.write(finished[name], number, folder.root / "predictions" / "masks")
+            if written is not None:
+                row["mask"] = written.relative_to(folder.root / "predictions").as_posix()
+        folder.write(f"predictions/{name}.csv", rows)  # type: ignore[arg-type]
     facts.seconds["predict"] = facts.lap()
     folder.write("scores.json", task.score(finished, calibration, seed=setup.bundle.seed))
     folder.write("figures.json", [one.to_plain() for one in task.figures(finished, calibration)])
@@ -282,17 +312,13 @@ def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
 
 
 def _draw_cases(setup: Setup, test: Predictions, calibration: dict[str, object]) -> None:
-    """Pictures of the best and worst test cases with the evidence for what was said."""
-    chosen = setup.task.highlights(test, calibration, PICTURES)
-    rows = [setup.splits["test"][one.index] for one in chosen]
-    images = setup.arrays.batch(rows)
-    cams = [
-        grad_cam(setup.network, images[i : i + 1].to(setup.device), one.target)[0]
-        for i, one in enumerate(chosen)
-    ]
+    """Pictures of the best and worst test cases with what explains them."""
+    rows, arrays = setup.splits["test"], setup.arrays
+    pictures = setup.task.pictures(
+        setup.network, lambda index: arrays.batch([rows[index]])[0], test, calibration, PICTURES
+    )
     shown = {row["case"]: row["shown"] for row in setup.folder.read("split.csv")}
-    names = [shown[test.ids[one.index]] for one in chosen]
-    save_pictures(setup.folder, list(zip(names, chosen, strict=True)), images.numpy(), cams)
+    save_pictures(setup.folder, pictures, [shown[case] for case in test.ids])
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)

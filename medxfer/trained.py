@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,47 +17,64 @@ from .bundle.parser import load_bundle
 from .bundle.schema import Bundle, DataSpec
 from .data.cache import Arrays, cache_arrays
 from .data.cases import existing_folder, find_cases
-from .data.image import shown
-from .data.inputs import Input, inputs_of, inputs_of_table, read_input
+from .data.inputs import Input, inputs_of, inputs_of_table
 from .data.loaders import Batches
-from .data.placed import Placed
-from .data.presets import Step, prepared, steps_of
+from .data.masks import Origin
+from .data.names import file_stem, file_stems
+from .data.patches import WholeImages
+from .data.policy import ReadPolicy
+from .data.presets import Step, steps_of
 from .data.sampling import reading_of
 from .encoders.rebuild import rebuild_encoder
 from .errors import ConfigError, DataError, WeightsError
 from .networks.network import Network
 from .progress import Progress
 from .run_folder import RunFolder
-from .tasks.base import Predictions, Scores, Task
+from .tasks.asking import Asking
+from .tasks.base import MaskAnswer, Predictions, RowAnswer, Scores, Task, joined, labels_of
 from .training.checkpoint import load
-from .training.engine import outputs_of
-
-_AT_ONCE = 2**21  # pixels or voxels that the network gets: 32 pictures of 256 x 256, one volume of 128 a side
 
 
 def predict_rows(
-    network: Network, task: Task, batches: Batches, arrays: Arrays, say: Progress, title: str
+    network: Network,
+    task: Task,
+    batches: Batches,
+    arrays: Arrays,
+    policy: ReadPolicy,
+    say: Progress,
+    title: str,
 ) -> Predictions:
     """Outputs for some rows of the arrays, in fp32 whatever the training used.
 
     Args:
         network: In evaluation mode.
-        task: Reads the labels, runs the network.
-        batches: Unshuffled and not augmented.
+        task: Runs the network, and says what is kept of each case.
+        batches: Whole images, unshuffled and not augmented.
         arrays: Where the rows come from.
+        policy: As the files were read.
         say: Shows a bar.
         title: Of the bar.
     """
     network.eval()
-    with say.bar(f"predictions, {title}", len(batches)) as advance:
-        outputs, targets = outputs_of(lambda images: task.predict(network, images), batches, advance)
+    kept: list[Sequence[Any]] = []
+    labels: list[Tensor] = []
+    with torch.no_grad(), say.bar(f"predictions, {title}", len(batches)) as advance:
+        for batch in batches.epoch(0):
+            origins = [
+                Origin(case=arrays.cases[row], affine=arrays.affines[row], policy=policy)
+                for row in batch.index.tolist()
+            ]
+            kept.append(task.keep(task.predict(network, batch.images), batch.targets, origins))
+            if task.masks is None:
+                labels.append(batch.targets.cpu())
+            advance()
     cases = [arrays.cases[row] for row in batches.rows]
     return Predictions(
         ids=tuple(case.id for case in cases),
         files=tuple(str(case.images[0]) for case in cases),
         patients=tuple(case.patient for case in cases),
-        labels=targets.numpy(),
-        outputs=outputs,
+        labels=torch.cat(labels).numpy() if labels else None,
+        outputs=joined(kept),
     )
 
 
@@ -71,30 +88,42 @@ class Trained:
     steps: tuple[Step, ...]
     calibration: Mapping[str, Any]
 
+    @property
+    def writes_files(self) -> bool:
+        """Whether an answer is more than a row of a table."""
+        return isinstance(self.task.answer(), MaskAnswer)
+
     def predict(
         self,
         paths: Sequence[Path | str] = (),
         *,
         table: Path | str | None = None,
+        folder: Path | None = None,
+        overwrite: bool = True,
         batch: int = 32,
         say: Progress | None = None,
     ) -> list[dict[str, object]]:
-        """Probabilities and the decision for image files, folders of them, or the rows of a table.
+        """The answer for image files, folders of them, or the rows of a table.
 
         Args:
             paths: Files, or folders that are walked as `inspect` walks them: each DICOM series is one volume.
             table: CSV file with the columns of files that the training table had (`data.images`), labels or none; its
                 paths are relative to it. Where cases are several files, each row joins its own as channels.
-            batch: Files at a time; of volumes an eighth.
+            folder: Where files of the answer go (masks), on the input's own grid; None: none are written.
+            overwrite: Whether files of an earlier answer in that folder are replaced.
+            batch: Files at a time; of volumes an eighth, and those of which only windows are looked at one by one.
             say: Shows a bar, and what was set aside in folders.
 
         Returns:
             One row a case (a slice, where the bundle cuts volumes), in order: `file` (escaped where it would break a
-            line), `p_CLASS`..., `predicted`, `status` (`ok`, `warned` or `refused`) and `reason`. A bad file is a row
-            with its reason; the others go on.
+            line), what the task tells (`p_CLASS`..., `predicted`; of masks `ml_CLASS`..., `mask`), `status` (`ok`,
+            `warned` or `refused`) and `reason`. A bad file is a row with its reason; the others go on.
 
         Raises:
             DataError: No such table, or one without these columns.
+            ConfigError: The folder holds the images themselves, or a file of the answer is there already and not to be
+                replaced; nothing was read then.
+            RunError: Out of memory.
         """
         volumes = self.bundle.images.dims == 3 or self.bundle.data.slices is not None
         say, notes = say or Progress(quiet=True), list[str]()
@@ -103,88 +132,60 @@ class Trained:
             inputs += inputs_of_table(Path(table), self.bundle.data, notes)
         for note in notes:
             say(note)
+        names = _file_names([one.name for one in inputs])
+        if folder is not None:
+            _require_elsewhere(folder, inputs)
+            if not overwrite:
+                _require_free(folder, names, self.task.answer())
         rows: list[dict[str, object]] = []
-        batch = max(1, batch // 8) if volumes else batch
+        asking = Asking(
+            bundle=self.bundle,
+            task=self.task,
+            network=self.network,
+            steps=self.steps,
+            calibration=self.calibration,
+        )
+        if volumes:
+            batch = max(1, batch // 8) if self.bundle.images.patches is None else 1
         with say.bar("predict", len(inputs)) as advance:
             for begin in range(0, len(inputs), batch):
-                rows += self._predict_inputs(inputs[begin : begin + batch])
-                advance(len(inputs[begin : begin + batch]))
-        return rows
-
-    def _predict_inputs(self, inputs: Sequence[Input]) -> list[dict[str, object]]:
-        """A row an image: one a case, or one a slice where the bundle cuts volumes."""
-        empty = dict.fromkeys(self._columns())
-        names: list[str] = []
-        images: list[Tensor | None] = []
-        notes: list[tuple[str, str]] = []
-        for one in inputs:
-            try:
-                parts = read_input(one, self.bundle.data)
-                prepared_parts = [self._ready(one.name, part.image) for part in parts.images]
-            except DataError as error:
-                names, images = [*names, one.name], [*images, None]
-                notes.append(("refused", "; ".join(part for part in (error.seen, error.todo) if part)))
-                continue
-            names += [f"{one.name}{part.suffix}" for part in parts.images]
-            images += prepared_parts
-            told = ("warned", "; ".join(parts.warnings)) if parts.warnings else ("ok", "")
-            notes += [told] * len(prepared_parts)
-        read = [(name, image) for name, image in zip(names, images, strict=True) if image is not None]
-        said = self._rows_of([name for name, _ in read], [image for _, image in read])
-        rows: list[dict[str, object]] = []
-        for name, image, (status, reason) in zip(names, images, notes, strict=True):
-            row = dict(said.pop(0)) if image is not None else {**empty, "file": name}
-            row.pop("case", None)
-            row.pop("label", None)
-            rows.append({**row, "status": status, "reason": shown(reason)})
-        return rows
-
-    def _ready(self, name: str, image: Placed) -> Tensor:
-        """What the network sees.
-
-        Raises:
-            DataError: A picture where the network looks at volumes or the other way round, or one file of several
-                that are channels.
-        """
-        seen, accepted = (
-            "picture" if dims == 2 else "volume" for dims in (len(image.shape), self.bundle.images.dims)
+                piece = slice(begin, begin + batch)
+                rows += asking.rows(inputs[piece], names[piece], folder)
+                advance(len(inputs[piece]))
+        columns = list(
+            dict.fromkeys(name for row in rows for name in row if name not in ("status", "reason"))
         )
-        if seen != accepted:
-            raise DataError(name, f"a {seen}", f"a {accepted}", f"this network looks at {accepted}s")
-        slices, files = self.bundle.data.slices, len(self.bundle.data.images or ())
-        count = files * (1 if slices is None else 2 * slices.context + 1)
-        if files > 1 and image.values.shape[0] < count:  # one of them would be repeated as all channels
-            seen = "1 channel" if image.values.shape[0] == 1 else f"{image.values.shape[0]} channels"
-            accepted = f"one file with {files} channels"
-            names = ", ".join(self.bundle.data.images or ())
-            todo = (
-                f"name a table with the columns {names}: --data TABLE.csv; or join them as one 4D NIfTI file"
-            )
-            raise DataError(name, seen, accepted, todo)
-        return prepared(image, self.steps).values
+        return [{name: row.get(name) for name in (*columns, "status", "reason")} for row in rows]
 
-    def _rows_of(self, files: Sequence[str], images: Sequence[Tensor]) -> list[dict[str, object]]:
-        if not images:
-            return []
-        portion = max(1, _AT_ONCE // images[0].numel())
-        with torch.inference_mode():
-            outputs = torch.cat(
-                [
-                    self.task.predict(self.network, torch.stack(list(images[begin : begin + portion])))
-                    for begin in range(0, len(images), portion)
-                ]
-            ).numpy()
-        names = tuple(files)
-        predictions = Predictions(ids=names, files=names, patients=names, labels=None, outputs=outputs)
-        return self.task.rows(self.task.finish(predictions, self.calibration), self.calibration)
 
-    def _columns(self) -> list[str]:
-        """Column names of a row, asked of the task with outputs for no case's sake."""
-        blank = Predictions(
-            ids=("",), files=("",), patients=("",), labels=None, outputs=np.zeros((1, len(self.task.classes)))
-        )
-        row = self.task.rows(self.task.finish(blank, self.calibration), self.calibration)[0]
-        return [name for name in row if name not in ("case", "label")]
+def _require_elsewhere(folder: Path, inputs: Sequence[Input]) -> None:
+    """Refuse to write beside the images: a mask has the name of its image, and would replace it."""
+    if folder.resolve() in {file.path.resolve().parent for one in inputs for file in one.files}:
+        raise ConfigError(str(folder), "the folder of the images", "another folder", "name an empty one")
+
+
+def _require_free(folder: Path, names: Sequence[str], answer: RowAnswer | MaskAnswer) -> None:
+    """Refuse a folder with a file of the name of one that would be written, whatever its ending."""
+    if not folder.is_dir():
+        return
+    parts = ["", *(f"_{one}" for one in answer.classes)]
+    wanted = {f"{name}{part}".lower() for name in names for part in parts}
+    there = [path.name for path in sorted(folder.iterdir()) if file_stem(path.name).lower() in wanted]
+    if there:
+        seen = f"{len(there)} files that would be overwritten, {there[0]} among them"
+        raise ConfigError(str(folder), seen, "a folder without them", "name another folder, or move them away")
+
+
+def _file_names(shown_names: Sequence[str]) -> list[str]:
+    """Names for files of the answer: the inputs' own where they differ, else with their folders; no two alike."""
+    own = [PurePosixPath(name).name for name in shown_names]
+    count = Counter(own)
+    return file_stems(
+        [
+            short if count[short] == 1 else name.strip("/")
+            for short, name in zip(own, shown_names, strict=True)
+        ]
+    )
 
 
 def open_run(path: Path | str) -> Trained:
@@ -212,7 +213,7 @@ def open_run(path: Path | str) -> Trained:
         name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")
     }
     encoder = rebuild_encoder(bundle.encoder, own, spatial_dims=bundle.images.dims)
-    network = Network(encoder, task.head(encoder))
+    network = Network(encoder, task.head(encoder), window=bundle.images.shape, flips=task.flips)
     _load_exactly(network, weights, root)
     steps = steps_of(bundle.images, bundle.encoder.in_channels)
     return Trained(bundle=bundle, task=task, network=network.eval(), steps=steps, calibration=calibration)
@@ -250,20 +251,23 @@ def evaluate_on(
         raise DataError(
             str(data), f"no case in the part `{part}`", "data that bring this part", "use --part all"
         )
+    task, images = trained.task, trained.bundle.images
     arrays = cache_arrays(
         cases,
         trained.steps,
-        trained.bundle.images.store,
+        images.store,
         say,
         on_bad_image=spec.on_bad_image,
         reading=reading_of(spec),
+        masks=task.masks,
+        one_size=images.patches is None,
     )
-    targets = torch.as_tensor([trained.task.read_label(case) for case in arrays.cases])
     batches = Batches(
-        arrays, targets, range(len(arrays.cases)), 64, seed=0, augment=None, device=torch.device("cpu"),
+        arrays, WholeImages(arrays, labels_of(task, arrays)), range(len(arrays.cases)),
+        arrays.together(64), seed=0, augment=None, device=torch.device("cpu"),
         memory_format=torch.contiguous_format, shuffle=False,
     )  # fmt: skip
-    predictions = predict_rows(trained.network, trained.task, batches, arrays, say, part)
+    predictions = predict_rows(trained.network, task, batches, arrays, reading_of(spec).policy, say, part)
     finished = trained.task.finish(predictions, trained.calibration)
     scores = trained.task.score({part: finished}, trained.calibration, seed=trained.bundle.seed)
     seen = _seen_in_training(Path(run), arrays.sha256)

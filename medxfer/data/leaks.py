@@ -56,7 +56,7 @@ def _small_images(arrays: Arrays) -> np.ndarray:
     """(N, 32, 32), or (N, 16, 16, 16) of volumes: float32, the mean of the channels."""
     dims = arrays.images.ndim - 2
     pool = functional.adaptive_avg_pool2d if dims == 2 else functional.adaptive_avg_pool3d
-    at_once = max(1, 16_000_000 // int(np.prod(arrays.images.shape[1:])))
+    at_once = 1 if arrays.is_ragged else max(1, 16_000_000 // arrays.images[0].size)
     parts = []
     for begin in range(0, len(arrays.cases), at_once):
         batch = arrays.batch(range(begin, min(begin + at_once, len(arrays.cases)))).mean(1, keepdim=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .augment import Augment
 from .cache import Arrays
+from .patches import Samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,40 +21,40 @@ class Batch:
     """Some cases, on the training device.
 
     Attributes:
-        images: (B, C, H, W) float32 in [0, 1]; or cached features (B, F).
-        targets: (B, ...) as the task reads labels.
+        images: (B, C, *spatial) float32 in [0, 1]; or cached features, a tensor or a list of maps.
+        targets: (B, ...) as the task reads labels; maps are (B, *spatial) uint8.
         index: (B,) int64, rows of the arrays.
         ids: Case ids, for messages.
     """
 
-    images: Tensor
+    images: Any
     targets: Tensor
     index: Tensor
     ids: tuple[str, ...]
 
 
 class Batches:
-    """Every chosen row once an epoch.
+    """Every chosen row an epoch, as often as the samples say.
 
     Args:
-        arrays: The cached images.
-        targets: One per row of the arrays.
+        arrays: Where ids and content come from.
+        samples: Images and targets of rows.
         rows: Which rows.
-        batch: Cases a batch and process; the last one may be smaller.
-        seed: With the epoch, gives the order; with the epoch and a file's content, its augmentation. Neither
+        batch: Samples a batch and process; the last one may be smaller.
+        seed: With the epoch, gives the order; with the epoch and a file's content, patches and augmentation. Neither
             depends on the number of processes or on the order of files.
         augment: Changes whole batches on the device; None: images as they are.
         device: Where batches go.
         memory_format: Of the images.
         shuffle: Otherwise the rows' own order.
         rank: This process.
-        world: Processes; each takes every `world`-th case, some twice when they do not divide.
+        world: Processes; each takes every `world`-th sample, some twice when they do not divide.
     """
 
     def __init__(
         self,
         arrays: Arrays,
-        targets: Tensor,
+        samples: Samples,
         rows: Sequence[int],
         batch: int,
         *,
@@ -64,8 +66,9 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.rows = tuple(rows)
-        self._arrays, self._targets, self._batch = arrays, targets, batch
+        self.rows = tuple(row for row in rows for _ in range(samples.count))
+        self._turns = tuple(turn for _ in rows for turn in range(samples.count))
+        self._arrays, self._samples, self._batch = arrays, samples, batch
         self._seed, self._augment, self._shuffle = seed, augment, shuffle
         self._device, self._format = device, memory_format
         self._rank, self._world = rank, world
@@ -75,7 +78,7 @@ class Batches:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Batches of epoch `number`, the same at every call."""
-        order = np.array(self.rows, dtype=np.int64)
+        order = np.arange(len(self.rows))
         if self._shuffle:
             order = np.random.default_rng([self._seed, number]).permutation(order)
         padded = np.resize(order, math.ceil(len(order) / self._world) * self._world)
@@ -83,17 +86,21 @@ class Batches:
         for begin in range(0, len(own), self._batch):
             yield self._batch_of(own[begin : begin + self._batch], number)
 
-    def _batch_of(self, rows: np.ndarray, epoch: int) -> Batch:
-        images = self._arrays.batch(rows).to(self._device)
+    def _batch_of(self, numbers: np.ndarray, epoch: int) -> Batch:
+        rows = np.array([self.rows[one] for one in numbers], dtype=np.int64)
+        seeds = [self._seed_of(self.rows[one], self._turns[one], epoch) for one in numbers]
+        images, targets = self._samples.take(rows, seeds)
+        images, targets = images.to(self._device), targets.to(self._device)
         if self._augment is not None:
-            images, _ = self._augment(images, [self._case_seed(row, epoch) for row in rows])
+            images, maps = self._augment(images, seeds, targets if self._samples.moves else None)
+            targets = targets if maps is None else maps
         return Batch(
             images=images.contiguous(memory_format=self._format),
-            targets=self._targets[torch.from_numpy(rows)].to(self._device),
+            targets=targets,
             index=torch.from_numpy(rows),
             ids=tuple(self._arrays.cases[row].id for row in rows),
         )
 
-    def _case_seed(self, row: int, epoch: int) -> int:
+    def _seed_of(self, row: int, turn: int, epoch: int) -> int:
         content = int(self._arrays.sha256[row][:12], 16)
-        return (content * 1_000_003 + self._seed * 10_007 + epoch) % 2**62
+        return (content * 1_000_003 + self._seed * 10_007 + epoch + turn * 7_919_000_003) % 2**62

@@ -112,13 +112,17 @@ def default_components(images: ImagesSpec, in_channels: int) -> tuple[Component,
         for part in (_shaping(images) if named is _SHAPING else [named])
     ]
     listed = [(name, {"count": in_channels}) if name == "Channels" else (name, own) for name, own in listed]
+    if images.patches is not None:  # nothing is resized, so nothing needs to be square
+        listed = [(name, own) for name, own in listed if name != "PadToSquare"]
     listed.append(("Quantise", {"store": images.store}))
     return tuple(Component(target=name, arguments=arguments) for name, arguments in listed)
 
 
 def _shaping(images: ImagesSpec) -> list[Named]:
-    """To one size: by resizing, or at a stated spacing by cropping and padding."""
+    """To one size: by resizing, or at a stated spacing by cropping and padding; with patches only to the spacing."""
     size = _as_listed(images.size)
+    if images.patches is not None:
+        return [] if images.spacing is None else [("Resample", {"spacing": list(images.spacing)})]
     if images.spacing is None:
         return [("Resize", {"size": size})]
     return [("Resample", {"spacing": list(images.spacing)}), ("FitTo", {"size": size})]

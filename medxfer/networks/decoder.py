@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +84,8 @@ class Decoder(nn.Module):
         """What can be cached of a frozen encoder: the image and its maps, as they are."""
         return [images, *maps]
 
-    def standardise(self, features: Sequence[Tensor]) -> None:
-        """Nothing: normalisation layers do it."""
+    def standardise(self, features: Iterable[Sequence[Tensor]]) -> None:
+        """Nothing: normalisation layers do it, so the features are not even asked for."""
 
     def forward(self, features: Sequence[Tensor]) -> Tensor | list[Tensor]:
         """Logits `(B, outputs, *spatial)` at the image's size; with deep supervision, while training, a list."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +39,11 @@ class ClassificationHead(nn.Module):
         """What the head needs of the maps, without parameters: `(B, sum(channels))`, so that it can be cached."""
         return torch.cat([one.flatten(2).mean(2) for one in maps], dim=1)
 
-    def standardise(self, features: Tensor) -> None:
-        """Take mean and spread from training features `(N, sum(channels))`."""
-        self.mean.copy_(features.mean(0))
-        self.spread.copy_(features.std(0).clamp_min(1e-3 * float(features.std()) + 1e-6))
+    def standardise(self, features: Iterable[Tensor]) -> None:
+        """Take mean and spread from training features, batches of `(B, sum(channels))`."""
+        all_of_them = torch.cat([batch.float() for batch in features])
+        self.mean.copy_(all_of_them.mean(0))
+        self.spread.copy_(all_of_them.std(0).clamp_min(1e-3 * float(all_of_them.std()) + 1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits `(B, outputs)` of reduced maps, in fp32."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from ..encoders.contract import require_claimed
@@ -16,8 +20,8 @@ class Head(Protocol):
     def reduce(self, maps: list[Tensor], images: Tensor) -> Any:
         """What the head needs of the maps and the images, without parameters."""
 
-    def standardise(self, features: Any) -> None:
-        """Take statistics from reduced training maps, before training."""
+    def standardise(self, features: Iterable[Any]) -> None:
+        """Take statistics from reduced training maps, batch by batch, before training."""
 
     def __call__(self, features: Any) -> Tensor:
         """Logits of reduced maps."""
@@ -26,6 +30,13 @@ class Head(Protocol):
 class Network(nn.Module):
     """`head(head.reduce(encoder(x)))`.
 
+    Args:
+        encoder: From images to maps.
+        head: From maps to logits.
+        window: Size of what it is trained on, where images may be larger.
+        flips: Axes, 0 the first spatial one; in evaluation the logits of all mirrored images are averaged. Only for
+            heads that answer for each voxel.
+
     Frozen stages stay in evaluation mode whatever `train()` says: batch-norm would move its running mean even
     with `requires_grad` off. So does every batch-norm of the encoder while `keeps_statistics`.
     """
@@ -33,8 +44,17 @@ class Network(nn.Module):
     encoder: Encoder
     head: nn.Module
 
-    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: nn.Module,
+        *,
+        window: Sequence[int] | None = None,
+        flips: Sequence[int] = (),
+    ) -> None:
         super().__init__()
+        self.window = None if window is None else tuple(window)
+        self.flips = tuple(flips)
         self.encoder = encoder
         self.head = head
         self.frozen: frozenset[int] = frozenset()
@@ -51,7 +71,16 @@ class Network(nn.Module):
                     module.eval()
         return self
 
-    def features(self, x: Tensor) -> Tensor:
+    @contextlib.contextmanager
+    def without_flips(self) -> Iterator[None]:
+        """Ask about images as they are only."""
+        flips, self.flips = self.flips, ()
+        try:
+            yield
+        finally:
+            self.flips = flips
+
+    def features(self, x: Tensor) -> Any:
         """What the head needs of images `(B, C, *spatial)` in [0, 1].
 
         Raises:
@@ -59,10 +88,16 @@ class Network(nn.Module):
         """
         maps = self.encoder(x)
         require_claimed(self.encoder, maps)
-        reduced: Tensor = self.head.reduce(maps, x)  # type: ignore[operator]  # Head, see the protocol
-        return reduced
+        return self.head.reduce(maps, x)  # type: ignore[operator]  # Head, see the protocol
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images `(B, C, *spatial)` in [0, 1]."""
         logits: Tensor = self.head(self.features(x))
-        return logits
+        if self.training or not self.flips:
+            return logits
+        axes = [axis + 2 for axis in self.flips]
+        mirrored = [
+            turned for count in range(1, len(axes) + 1) for turned in itertools.combinations(axes, count)
+        ]
+        others = [self.head(self.features(x.flip(turned))).flip(turned) for turned in mirrored]
+        return torch.stack([logits, *others]).mean(0)

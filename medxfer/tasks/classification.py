@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,14 +16,15 @@ from ..data.cases import Case
 from ..errors import ConfigError, DataError
 from ..evaluation import calibration as temperatures
 from ..evaluation import classification as statistics
-from ..evaluation.figures import FigureData
+from ..evaluation.explain import Verdict, explained_picture
+from ..evaluation.figures import CasePicture, FigureData
 from ..evaluation.scores import BASELINE
 from ..networks.heads import ClassificationHead
 from ..plugin import Encoder
-from .base import Calibration, Highlight, Predictions, Scores
+from .base import Calibration, ImageTask, Predictions, Scores
 
 
-class Classification:
+class Classification(ImageTask):
     """Exactly one class an image; with two classes the second is the finding.
 
     Args:
@@ -36,7 +36,6 @@ class Classification:
     """
 
     key_metric = "auroc"
-    label_kind: Literal["none", "map"] = "none"
 
     def __init__(
         self,
@@ -108,11 +107,6 @@ class Classification:
         """Softmax over classes."""
         return output.softmax(dim=1)
 
-    def predict(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits of one batch."""
-        logits: Tensor = network(images)
-        return logits.float()
-
     def measure(self, predictions: Predictions) -> float:
         """AUROC (one class against the rest, averaged, with more than two classes)."""
         assert predictions.labels is not None
@@ -180,7 +174,14 @@ class Classification:
             threshold=_threshold(calibration),
         )
 
-    def highlights(self, finished: Predictions, calibration: Calibration, count: int) -> list[Highlight]:
+    def pictures(
+        self,
+        network: nn.Module,
+        image_of: Callable[[int], Tensor],
+        finished: Predictions,
+        calibration: Calibration,
+        count: int,
+    ) -> Iterator[CasePicture]:
         """Cases by the probability of their true class: highest, turn by turn among the classes, and lowest."""
         assert finished.labels is not None
         assert finished.probabilities is not None
@@ -192,19 +193,16 @@ class Classification:
         turns = [group[turn] for turn in range(count) for group in by_class if turn < len(group)]
         best = [int(i) for i in turns[:count]]
         worst = [int(i) for i in order[:count] if int(i) not in best]
-
-        def describe(group: Literal["best", "worst"], index: int) -> Highlight:
-            said = int(predicted[index])
-            return Highlight(
-                group=group,
-                index=index,
-                label=self.classes[int(labels[index])],
-                predicted=self.classes[said],
-                probability=float(p[index, said]),
-                target=said,
-            )
-
-        return [describe("best", i) for i in best] + [describe("worst", i) for i in worst]
+        for group, rows in (("best", best), ("worst", worst)):
+            for row in rows:
+                said = int(predicted[row])
+                verdict = Verdict(
+                    true=self.classes[int(labels[row])],
+                    called=self.classes[said],
+                    probability=float(p[row, said]),
+                    output=said,
+                )
+                yield explained_picture(network, image_of(row), verdict, group=group, index=row)
 
     def rows(self, finished: Predictions, calibration: Calibration) -> list[dict[str, object]]:
         """Case, file, label where known, a probability per class, the class said."""
@@ -219,10 +217,6 @@ class Classification:
             row["predicted"] = self.classes[int(predicted[i])]
             rows.append(row)
         return rows
-
-    def write(self, finished: Predictions, index: int, folder: Path) -> Path | None:
-        """Nothing: the CSV row says it all."""
-        return None
 
     def _decide(self, p: np.ndarray, calibration: Calibration) -> np.ndarray:
         """Class numbers: by threshold on the finding with two classes, else the most probable."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,16 +15,17 @@ from torch.nn import functional
 from ..data.cases import Case
 from ..errors import ConfigError, DataError
 from ..evaluation import findings as statistics
-from ..evaluation.figures import FigureData
+from ..evaluation.explain import Verdict, explained_picture
+from ..evaluation.figures import CasePicture, FigureData
 from ..evaluation.scores import alarms_of
 from ..networks.heads import ClassificationHead
 from ..plugin import Encoder
-from .base import Calibration, Highlight, Predictions, Scores
+from .base import Calibration, ImageTask, Predictions, Scores
 
 _MOST_WEIGHT = 20.0  # of a rare finding's cases: more, and single images decide the gradient
 
 
-class Findings:
+class Findings(ImageTask):
     """Any number of findings an image; unknown ones count neither in the loss nor in the scores.
 
     Args:
@@ -36,7 +36,6 @@ class Findings:
     """
 
     key_metric = "auroc"
-    label_kind: Literal["none", "map"] = "none"
 
     def __init__(
         self, classes: Sequence[str], *, balance: Literal["weights", "none"] = "none", dropout: float = 0.0
@@ -126,11 +125,6 @@ class Findings:
         """A sigmoid each."""
         return output.sigmoid()
 
-    def predict(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits of one batch."""
-        logits: Tensor = network(images)
-        return logits.float()
-
     def measure(self, predictions: Predictions) -> float:
         """Mean AUROC over the findings that have one."""
         assert predictions.labels is not None
@@ -216,7 +210,14 @@ class Findings:
             thresholds=self._thresholds(calibration),
         )
 
-    def highlights(self, finished: Predictions, calibration: Calibration, count: int) -> list[Highlight]:
+    def pictures(
+        self,
+        network: nn.Module,
+        image_of: Callable[[int], Tensor],
+        finished: Predictions,
+        calibration: Calibration,
+        count: int,
+    ) -> Iterator[CasePicture]:
         """Cases by how far on the right side of its threshold a finding lies: rightly called, and most wrong."""
         assert finished.probabilities is not None
         labels, p = _labels(finished), finished.probabilities
@@ -227,20 +228,17 @@ class Findings:
         best = [pair for pair in _ranked(hits, largest=True) if hits[pair] > 0][:count]
         taken = {row for row, _ in best}
         worst = [pair for pair in _ranked(signed, largest=False) if pair[0] not in taken][:count]
-
-        def describe(group: Literal["best", "worst"], row: int, number: int) -> Highlight:
-            is_called = bool(p[row, number] >= limits[number])
-            value = float(p[row, number])
-            return Highlight(
-                group=group,
-                index=row,
-                label=self._words(number, bool(labels[row, number] == 1)),
-                predicted=self._words(number, is_called),
-                probability=value if is_called else 1 - value,
-                target=number,
-            )
-
-        return [describe("best", *pair) for pair in best] + [describe("worst", *pair) for pair in worst]
+        for group, pairs in (("best", best), ("worst", worst)):
+            for row, number in pairs:
+                is_called, value = bool(p[row, number] >= limits[number]), float(p[row, number])
+                verdict = Verdict(
+                    true=self._words(number, bool(labels[row, number] == 1)),
+                    called=self._words(number, is_called),
+                    probability=value if is_called else 1 - value,
+                    output=number,
+                    explained=self.classes[number],
+                )
+                yield explained_picture(network, image_of(row), verdict, group=group, index=row)
 
     def _words(self, number: int, is_there: bool) -> str:
         return self.classes[number] if is_there else f"no {self.classes[number]}"
@@ -267,10 +265,6 @@ class Findings:
             if value == 1 or np.isnan(value)
         ]
         return "; ".join(words) or "none"
-
-    def write(self, finished: Predictions, index: int, folder: Path) -> Path | None:
-        """Nothing: the CSV row says it all."""
-        return None
 
     def _thresholds(self, calibration: Calibration) -> list[float]:
         by_name = calibration.get("threshold", {}).get("by_finding", {})

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,7 +92,8 @@ def train_epoch(
 
 def _not_finite(value: float, batch: Batch, phase: PhaseSpec, epoch: int, number: int) -> RunError:
     names = ", ".join(batch.ids[:5]) + (f" and {len(batch.ids) - 5} more" if len(batch.ids) > 5 else "")
-    low, high = float(batch.images.min()), float(batch.images.max())
+    seen_by_it = batch.images if isinstance(batch.images, Tensor) else batch.images[0]
+    low, high = float(seen_by_it.min()), float(seen_by_it.max())
     seen = (
         f"loss {value} at epoch {epoch + 1}, step {number + 1}; input {low:.3g} to {high:.3g}; cases {names}"
     )
@@ -102,26 +102,15 @@ def _not_finite(value: float, batch: Batch, phase: PhaseSpec, epoch: int, number
 
 
 @torch.no_grad()
-def outputs_of(
-    predict: Callable[[Tensor], Tensor], batches: BatchSource, advance: Advance
-) -> tuple[np.ndarray, Tensor]:
-    """Outputs and targets of every case, in the order of the batches.
+def answers_of(predict: Callable[[Any], Tensor], batches: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs, float32, and targets of every case, batch by batch.
 
     Args:
         predict: A batch of images or features to outputs.
         batches: Unshuffled.
-        advance: Called after each batch.
-
-    Returns:
-        Outputs (N, ...) float32 and targets (N, ...).
     """
-    outputs: list[np.ndarray] = []
-    targets: list[Tensor] = []
     for batch in batches.epoch(0):
-        outputs.append(predict(batch.images).float().cpu().numpy())
-        targets.append(batch.targets.cpu())
-        advance()
-    return np.concatenate(outputs), torch.cat(targets)
+        yield predict(batch.images).float(), batch.targets
 
 
 def optimiser_of(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,19 +16,22 @@ from ..bundle.schema import Bundle, PhaseSpec
 from ..data.augment import Augment
 from ..data.cache import Arrays
 from ..data.loaders import Batches
+from ..data.patches import Samples, WholeImages, samples_of
 from ..data.splits import Splits
 from ..errors import RunError
 from ..networks.freezing import prepare_phase
 from ..networks.network import Network
 from ..progress import Progress
 from ..run_folder import RunFolder
-from ..tasks.base import Predictions, Task
+from ..tasks.base import Task
 from . import checkpoint
 from .distributed import World
-from .engine import BatchSource, optimiser_of, outputs_of, train_epoch
-from .features import FeatureBatches, compute_features
+from .engine import BatchSource, answers_of, optimiser_of, train_epoch
+from .features import FeatureBatches, compute_features, fits_in_memory
 from .precision import Precision
 
+FEATURE_BATCH = 64  # images at a time whose features are computed, and fewer of large ones:
+FEATURE_VOXELS = 2**22
 STANDARDISE_ROWS = 1024  # training images whose features give the head its mean and spread
 
 
@@ -39,7 +43,7 @@ class Setup:
     task: Task
     bundle: Bundle
     arrays: Arrays
-    targets: Tensor  # per row of the arrays
+    targets: Tensor | None  # a label per row of the arrays; None: their maps are the labels
     splits: Splits
     augment: Augment | None
     precision: Precision
@@ -57,19 +61,42 @@ class Setup:
         shuffle: bool = False,
         shared: bool = False,
     ) -> Batches:
-        """Batches of images; `shared` gives each process its part."""
-        return Batches(
-            self.arrays,
-            self.targets,
+        """Batches of what training sees, images or patches; `shared` gives each process its part."""
+        samples = samples_of(self.arrays, self.targets, self.bundle.images)
+        return self._batches(
+            samples,
             rows,
             batch,
-            seed=self.bundle.seed,
             augment=self.augment if augment else None,
-            device=self.device,
-            memory_format=self.precision.torch_format,
             shuffle=shuffle,
             rank=self.world.rank if shared else 0,
             world=self.world.size if shared else 1,
+        )
+
+    @property
+    def at_once(self) -> int:
+        """Images or patches that a frozen encoder is given in one go."""
+        return max(1, min(FEATURE_BATCH, FEATURE_VOXELS // math.prod(self.bundle.images.shape)))
+
+    def whole(self, rows: Sequence[int], batch: int) -> Batches:
+        """Batches of whole images in their order; one by one where their sizes differ."""
+        samples = WholeImages(self.arrays, self.targets)
+        return self._batches(samples, rows, self.arrays.together(batch), augment=None, shuffle=False)
+
+    def _batches(
+        self, samples: Samples, rows: Sequence[int], batch: int, *, rank: int = 0, world: int = 1, **how: Any
+    ) -> Batches:
+        return Batches(
+            self.arrays,
+            samples,
+            rows,
+            batch,
+            seed=self.bundle.seed,
+            device=self.device,
+            memory_format=self.precision.torch_format,
+            rank=rank,
+            world=world,
+            **how,
         )
 
 
@@ -119,12 +146,14 @@ def _standardise_head(setup: Setup) -> None:
     network = copy.deepcopy(setup.network).train(
         first.train != "head"
     )  # batch-norm must not move in the original
-    with torch.no_grad():
-        parts = []
-        for batch in setup.batches(rows[::step], 64).epoch(0):
+
+    def features() -> Iterator[Any]:
+        for batch in setup.batches(rows[::step], setup.at_once).epoch(0):
             with setup.precision.autocast():
-                parts.append(network.features(batch.images).float())
-    setup.network.head.standardise(torch.cat(parts))  # type: ignore[operator]  # a Head
+                yield network.features(batch.images)
+
+    with torch.no_grad():
+        setup.network.head.standardise(features())  # type: ignore[operator]  # a Head
 
 
 def _train_phase(setup: Setup, phase: PhaseSpec, standing: Standing, state: dict[str, Any] | None) -> None:
@@ -141,10 +170,8 @@ def _train_phase(setup: Setup, phase: PhaseSpec, standing: Standing, state: dict
         setup.precision.scaler.load_state_dict(state["scaler"])
     if standing.epoch >= phase.epochs or _is_patient_no_more(phase, standing):
         return
-    frozen = len(network.frozen) == len(network.encoder.stages)
-    train, val = _sources(setup, phase, frozen)
-    trained: nn.Module = network.head if frozen else network
-    model = world.spread(trained)
+    train, val = _sources(setup, phase)
+    model = world.spread(network.head if isinstance(train, FeatureBatches) else network)
     total = (phase.epochs - standing.epoch) * len(train)
     with setup.say.bar(f"phase {phase.name}", total) as advance:
         while standing.epoch < phase.epochs and not _is_patient_no_more(phase, standing):
@@ -161,7 +188,7 @@ def _train_phase(setup: Setup, phase: PhaseSpec, standing: Standing, state: dict
                 advance=advance,
             )
             network.eval()
-            val_loss, value = world.agree(_validate(setup, trained, val))
+            val_loss, value = world.agree(_validate(setup, val))
             _record(setup, phase, standing, world.mean(loss), val_loss, value)
             if world.first:
                 _keep(setup, standing, optimiser)
@@ -171,67 +198,65 @@ def _is_patient_no_more(phase: PhaseSpec, standing: Standing) -> bool:
     return bool(phase.patience) and standing.since >= (phase.patience or 0)
 
 
-def _sources(setup: Setup, phase: PhaseSpec, frozen: bool) -> tuple[BatchSource, BatchSource]:
-    """Training and validation batches: of cached features where the whole encoder is frozen."""
+def _sources(setup: Setup, phase: PhaseSpec) -> tuple[BatchSource, BatchSource]:
+    """Training and validation batches: of cached features where the whole encoder is frozen and they fit."""
     batch = phase.batch or setup.bundle.training.batch
     train_rows, val_rows = setup.splits["train"], setup.splits["val"]
-    if not frozen:
-        train = setup.batches(train_rows, batch, augment=True, shuffle=True, shared=True)
-        return train, setup.batches(val_rows, 2 * batch)
-    views = [
-        compute_features(
-            setup.network,
-            setup.batches(train_rows, 64, augment=view > 0),
-            setup.precision,
-            setup.say,
-            view=view,
+    whole_val = setup.whole(val_rows, 2 * batch)
+    if len(setup.network.frozen) == len(setup.network.encoder.stages):
+        seen = setup.batches(train_rows, setup.at_once)
+        if fits_in_memory(setup.network, seen, setup.precision, views=phase.views):
+            cached = _cached(setup, phase, train_rows, batch)
+            is_whole = setup.bundle.images.patches is None
+            return cached, _cached_val(setup, val_rows, 2 * batch) if is_whole else whole_val
+        setup.say(
+            f"phase {phase.name}: features of the frozen encoder exceed the memory for them, not cached"
         )
-        for view in range(phase.views)
+    return setup.batches(train_rows, batch, augment=True, shuffle=True, shared=True), whole_val
+
+
+def _cached(setup: Setup, phase: PhaseSpec, rows: Sequence[int], batch: int) -> FeatureBatches:
+    """Features of the training rows; all views but the first are augmented."""
+    sources = [setup.batches(rows, setup.at_once, augment=view > 0) for view in range(phase.views)]
+    views = [
+        compute_features(setup.network, one, setup.precision, setup.say, view=view)
+        for view, one in enumerate(sources)
     ]
-    of_val = compute_features(setup.network, setup.batches(val_rows, 64), setup.precision, setup.say, view=0)
-
-    def ids(rows: Sequence[int]) -> list[str]:
-        return [setup.arrays.cases[row].id for row in rows]
-
-    seed, world, device = setup.bundle.seed, setup.world, setup.device
-    cached = FeatureBatches(
+    world, seen = setup.world, sources[0].rows
+    return FeatureBatches(
         views,
-        setup.targets[list(train_rows)],
-        train_rows,
-        ids(train_rows),
+        seen,
+        [setup.arrays.cases[row].id for row in seen],
         batch,
-        seed=seed,
-        device=device,
+        seed=setup.bundle.seed,
+        device=setup.device,
         rank=world.rank,
         world=world.size,
     )
-    return cached, FeatureBatches(
-        [of_val],
-        setup.targets[list(val_rows)],
-        val_rows,
-        ids(val_rows),
-        len(val_rows),
-        seed=seed,
-        device=device,
+
+
+def _cached_val(setup: Setup, rows: Sequence[int], batch: int) -> FeatureBatches:
+    """Features of whole validation images."""
+    view = compute_features(
+        setup.network, setup.whole(rows, setup.at_once), setup.precision, setup.say, view=0
     )
+    ids = [setup.arrays.cases[row].id for row in rows]
+    return FeatureBatches([view], rows, ids, batch, seed=setup.bundle.seed, device=setup.device)
 
 
-def _validate(setup: Setup, model: nn.Module, val: BatchSource) -> tuple[float, float]:
+def _validate(setup: Setup, val: BatchSource) -> tuple[float, float]:
     """Loss and key metric on val, in training's precision."""
+    network = setup.network
 
-    def predict(images: Tensor) -> Tensor:
-        with setup.precision.autocast():
-            output: Tensor = model(images)
-        return output
+    def predict(images: Any) -> Tensor:
+        # without flips: features have none, and each epoch would cost as often as many passes
+        with setup.precision.autocast(), network.without_flips():
+            if isinstance(val, FeatureBatches):
+                output: Tensor = network.head(images)
+                return output
+            return setup.task.predict(network, images)
 
-    outputs, targets = outputs_of(predict, val, _nothing)
-    predictions = Predictions(ids=(), files=(), patients=(), labels=targets.numpy(), outputs=outputs)
-    loss = setup.task.loss(torch.from_numpy(outputs).to(setup.device), targets.to(setup.device))
-    return float(loss), setup.task.measure(predictions)
-
-
-def _nothing(steps: int = 1, note: str = "") -> None:
-    """Validation shows no bar of its own."""
+    return setup.task.validate(answers_of(predict, val))
 
 
 def _record(

@@ -173,10 +173,11 @@ def _trial(
     def run() -> Tensor:
         with torch.set_grad_enabled(backward), precision.autocast():
             features = copied.features(x)  # type: ignore[operator]  # a Network
-        flat: Tensor = features.detach().float().flatten()
+        parts = [features] if isinstance(features, Tensor) else features
+        flat = torch.cat([part.detach().float().flatten() for part in parts])
         if not backward:
             return flat
-        features.float().square().mean().backward()
+        torch.stack([part.float().square().mean() for part in parts]).sum().backward()
         gradient = torch.cat([p.grad.float().flatten() for p in copied.parameters() if p.grad is not None])
         copied.zero_grad(set_to_none=True)
         return torch.cat([flat / flat.norm(), gradient / gradient.norm()])

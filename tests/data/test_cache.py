@@ -198,6 +198,7 @@ def test_c4_processes_filling_one_cache_give_one_result(tmp_path: Path, own_home
     assert len(entries(own_home)) == 1
     assert {path.name for path in entries(own_home)[0].iterdir()} == {
         "images.bin",
+        "maps.bin",
         "affines.npy",
         "entry.json",
     }

@@ -32,7 +32,8 @@ def batches_of(arrays: Arrays | None = None, **options: object) -> Batches:
         "rows": range(COUNT), "batch": 8, "seed": 3, "augment": None, "device": torch.device("cpu"),
         "memory_format": torch.contiguous_format, "shuffle": True, **options,
     }  # fmt: skip
-    return Batches(arrays or arrays_of(), torch.arange(COUNT) * 10, **chosen)  # type: ignore[arg-type]
+    own = arrays or arrays_of()
+    return Batches(own, WholeImages(own, torch.arange(COUNT) * 10), **chosen)  # type: ignore[arg-type]
 
 
 def rows_of(batches: list[Batch]) -> list[int]:

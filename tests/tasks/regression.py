@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
 from medxfer.data.cases import Case
-from medxfer.evaluation.figures import FigureData
+from medxfer.evaluation.figures import CasePicture, FigureData
 from medxfer.networks.heads import ClassificationHead
 from medxfer.plugin import Encoder
-from medxfer.tasks.base import Calibration, Highlight, Predictions, Scores
+from medxfer.tasks.base import Calibration, ImageTask, Predictions, Scores
 
 
-class Severity:
+class Severity(ImageTask):
     """One number an image; 0 for `normal`, 1 for everything else."""
 
     key_metric = "agreement"
-    label_kind: Literal["none", "map"] = "none"
 
     def __init__(self, classes: Sequence[str] = ("severity",)) -> None:
         self.classes = tuple(classes)
@@ -44,9 +42,6 @@ class Severity:
 
     def activate(self, output: Tensor) -> Tensor:
         return output.sigmoid()
-
-    def predict(self, network: nn.Module, images: Tensor) -> Tensor:
-        return network(images).float()
 
     def measure(self, predictions: Predictions) -> float:
         assert predictions.labels is not None
@@ -74,16 +69,19 @@ class Severity:
     def figures(self, finished: Mapping[str, Predictions], calibration: Calibration) -> list[FigureData]:
         return []
 
-    def highlights(self, finished: Predictions, calibration: Calibration, count: int) -> list[Highlight]:
-        return [
-            Highlight(group="best", index=0, label="a", predicted="b", probability=0.5, target=0)
-        ]  # fmt: skip
+    def pictures(
+        self,
+        network: nn.Module,
+        image_of: Callable[[int], Tensor],
+        finished: Predictions,
+        calibration: Calibration,
+        count: int,
+    ) -> list[CasePicture]:
+        facts = {"severity": f"{float(finished.outputs[0, 0]):.2f}"}
+        return [CasePicture(group="best", index=0, image=image_of(0).numpy(), facts=facts)]
 
     def rows(self, finished: Predictions, calibration: Calibration) -> list[dict[str, object]]:
         return [
             {"case": name, "file": finished.files[i], "label": "", "severity": float(finished.outputs[i, 0])}
             for i, name in enumerate(finished.ids)
         ]
-
-    def write(self, finished: Predictions, index: int, folder: Path) -> Path | None:
-        return None

@@ -18,9 +18,11 @@ from medxfer.data.case import Case
 from medxfer.data.inspect import facts_of
 from medxfer.encoders.loading import create_encoder
 from medxfer.errors import ConfigError, DataError
+from medxfer.networks.network import Network
 from medxfer.pipeline import Request, run_bundle
 from medxfer.progress import Progress
-from medxfer.reports.facts import count_table, read_facts
+from medxfer.reports.facts import read_facts
+from medxfer.reports.tables import count_table
 from medxfer.run_folder import RunFolder
 from medxfer.tasks.base import Predictions
 from medxfer.tasks.findings import Findings
@@ -170,18 +172,25 @@ def test_temperature_undoes_logits_that_are_too_sure(task: Findings) -> None:
     assert task.calibrate(sure, "half")["temperature"] == pytest.approx(3, rel=0.1)
 
 
-def test_highlights_are_of_known_findings_and_say_what_was_called(task: Findings) -> None:
+def test_pictures_are_of_known_findings_and_say_what_was_called(task: Findings) -> None:
     one = predictions()
     calibration = task.calibrate(one, "youden")
+    encoder, _ = create_encoder(EncoderSpec(id="cnn", in_channels=1), spatial_dims=2)
+    network = Network(encoder, task.head(encoder))
 
-    found = task.highlights(task.finish(one, calibration), calibration, 4)
+    found = list(
+        task.pictures(
+            network, lambda _: torch.rand(1, 32, 32), task.finish(one, calibration), calibration, 4
+        )
+    )
 
     assert one.labels is not None
     assert [each.group for each in found] == ["best"] * 4 + ["worst"] * 4
     assert len({each.index for each in found}) == 8
-    assert all(not np.isnan(one.labels[each.index, each.target]) for each in found)
-    assert all((each.label == each.predicted) == (each.group == "best") for each in found)
-    assert all(each.label == NAMES[each.target] for each in found[:4])
+    assert all(not np.isnan(one.labels[each.index, NAMES.index(each.heat_of)]) for each in found)
+    assert all(each.wrong == (() if each.group == "best" else ("called",)) for each in found)
+    assert all(each.facts["true"] == each.heat_of for each in found[:4])
+    assert all(each.image.shape == (1, 32, 32) for each in found)
 
 
 def write_pictures(root: Path, count: int = 90) -> Path:

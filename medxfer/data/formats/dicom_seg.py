@@ -166,6 +166,15 @@ def _descriptions(highdicom: Any, classes: Sequence[str], model: str, codes: Map
     ]
 
 
+def is_seg(path: Path) -> bool:
+    """Whether a file is a DICOM SEG, by its class; of other files only the first bytes are read."""
+    with path.open("rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return False
+    with damage_named(path), heard():
+        return dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).get("SOPClassUID") in SEGMENTATIONS
+
+
 def read_seg(path: Path, grid: SourceGrid) -> tuple[np.ndarray, dict[int, str]]:
     """Read a DICOM SEG back to the grid of the images it belongs to.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from .content import ACCEPTED, AGAIN, load_bytes
 from .dicom_header import Header
 from .geometry import lps_to_ras
 from .kinds import kind_of
+
+if TYPE_CHECKING:  # pydicom is imported only where there is DICOM
+    from ..series import Series
 
 _START = 2**20  # bytes in which a text header ends
 
@@ -43,6 +46,13 @@ class SourceGrid:
     origins: np.ndarray | None = None
     header: Any = field(default=None, repr=False)
     images: tuple[Header, ...] = field(default=(), repr=False)
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Mm along each axis; None of a picture whose spacing is unknown."""
+        if len(self.shape) == 2 and np.array_equal(self.affine, np.eye(3)):
+            return None
+        return tuple(np.linalg.norm(self.affine[:-1, :-1], axis=0).tolist())
 
     @property
     def voxel(self) -> float:
@@ -94,6 +104,17 @@ def source_grid(path: Path, *, policy: ReadPolicy = STRICT) -> SourceGrid:
         shape=shape,
         affine=np.asarray(header.affine, dtype=np.float64),
     )
+
+
+def grid_of_series(series: Series, policy: ReadPolicy = STRICT) -> SourceGrid:
+    """The grid of one of several series of a folder, by its headers.
+
+    Raises:
+        DataError: As `read_series`.
+    """
+    from ..series import stack_of_series
+
+    return _of_dicom(series.files[0].parent, stack_of_series(series, policy), policy)
 
 
 def _start_of(path: Path) -> bytes:
