@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..files import write_atomic
+from .answering_part import AnsweringPart
 from .program import ExportedProgramModule, example_images, export_program, require_equal, write_pt2
 
-Writer = Callable[[Path, ExportedProgramModule, int, Sequence[int], Callable[[str], None]], Path]
+Writer = Callable[[Path, ExportedProgramModule, int, Sequence[int], str, Callable[[str], None]], Path]
 
 
 def write_program(
@@ -26,35 +27,41 @@ def write_program(
     *,
     network: nn.Module,
     activate: Callable[[Tensor], Tensor],
+    answering: AnsweringPart,
     temperature: float,
     in_channels: int,
     shape: Sequence[int],
     warn: Callable[[str], None],
 ) -> Path:
-    """Write network, temperature and activation as one file: images in, probabilities out.
+    """Write network and temperature as one file: images in, probabilities out; where masks are asked for, logits.
 
     Images are `(B, in_channels, *shape)` in [0, 1]. The preprocessing is not in the file; a MONAI bundle
-    carries it.
+    carries it, and for masks the sliding window and the way back to the file.
 
     Args:
         target: The file.
         kind: A key of `FORMATS`.
         network: Images in [0, 1] to logits.
         activate: Logits to probabilities.
+        answering: What the file gives, and what is said of it.
         temperature: The logits are divided by it.
         in_channels: Channels of the input.
         shape: Pixels or voxels along each axis; fixed in the file, the batch is not.
         warn: Told what the user should know of the format.
 
     Raises:
-        ConfigError: An unknown format, or a package that it needs is absent.
+        ConfigError: An unknown format, a package that it needs is absent, or a task that contradicts its answer.
         RunError: The network cannot be exported, or the result gives other numbers.
     """
     if kind not in FORMATS:
         accepted = ", ".join(FORMATS)
         raise ConfigError(f"export --to {kind}", "an unknown format", accepted, "choose one of these")
+    activate = answering.activate(activate, answering.output["num_channels"])
     module = ExportedProgramModule(network, activate=activate, temperature=temperature)
-    return FORMATS[kind](target, module, in_channels, shape, warn)
+    path = FORMATS[kind](target, module, in_channels, shape, answering.gives, warn)
+    if answering.is_patch:
+        warn(answering.numbers)
+    return path
 
 
 def _write_pt2(
@@ -62,6 +69,7 @@ def _write_pt2(
     module: ExportedProgramModule,
     in_channels: int,
     shape: Sequence[int],
+    _gives: str,
     _warn: Callable[[str], None],
 ) -> Path:
     return write_pt2(target, export_program(module, in_channels=in_channels, shape=shape))
@@ -72,6 +80,7 @@ def _write_onnx(
     module: ExportedProgramModule,
     in_channels: int,
     shape: Sequence[int],
+    gives: str,
     _warn: Callable[[str], None],
 ) -> Path:
     require_packages("onnx", ("onnx", "onnxscript"))
@@ -84,7 +93,7 @@ def _write_onnx(
             (example_images(in_channels, shape),),
             dynamo=True,
             input_names=["image"],
-            output_names=["probabilities"],
+            output_names=[gives],
             verbose=False,
         )
     _log(caught, "onnx")
@@ -97,6 +106,7 @@ def _write_torchscript(
     module: ExportedProgramModule,
     in_channels: int,
     shape: Sequence[int],
+    _gives: str,
     warn: Callable[[str], None],
 ) -> Path:
     images = example_images(in_channels, shape)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from textwrap import fill
 from typing import Any
 
+from .answering_part import AnsweringPart
 from .reading_part import ReadingPart
 
 BEGIN = "<!-- written by medxfer export from here on -->"
@@ -14,9 +15,8 @@ BEGIN = "<!-- written by medxfer export from here on -->"
 def readme(
     docs: str,
     metadata: Mapping[str, Any],
-    classes: Sequence[str],
-    calibration: Mapping[str, Any],
     reading: ReadingPart,
+    answering: AnsweringPart,
     install: str,
     *,
     has_licence: bool,
@@ -26,9 +26,8 @@ def readme(
     Args:
         docs: What the model is, as Markdown; what an earlier export added to it is left out.
         metadata: The bundle's complete metadata.
-        classes: Names, in the order of the probabilities.
-        calibration: `temperature`, and `threshold` with its `value`, or one a finding, where there is one.
         reading: How files become images.
+        answering: What is said of them, and how it is written.
         install: The command that brings all packages.
         has_licence: Whether the bundle has a `LICENSE`.
     """
@@ -42,27 +41,29 @@ def readme(
         install=install,
         files=reading.files,
         row=reading.row,
-        limits="\n".join(fill(f"- {text}", 112, subsequent_indent="  ") for text in reading.limits),
-        columns=", ".join(f"`p_{name}`" for name in classes),
-        temperature=f"{calibration['temperature']:.6g}",
-        said=fill(_decision(classes, calibration.get("threshold", {})), 112),
+        columns=answering.columns,
+        also=f"\n{fill(answering.files, 112)}" if answering.files else "",
+        numbers=fill(answering.numbers, 112),
+        program=_filled(PROGRAM.format(inside=INSIDE[answering.gives])),
+        limits="\n".join(_filled(f"- {text}") for text in reading.limits),
+        agreement=answering.agreement,
         licence="See `LICENSE`." if has_licence else "None was stated: ask the authors before you use it.",
     )
 
 
-def _decision(classes: Sequence[str], threshold: Mapping[str, Any]) -> str:
-    """How probabilities become an answer."""
-    if "value" in threshold:
-        value = f"{threshold['value']:.6g}"
-        return f"The answer is `{classes[-1]}` from the probability {value} on, chosen on validation data."
-    if "by_finding" in threshold:
-        each = ", ".join(f"`{name}` from {value:.6g} on" for name, value in threshold["by_finding"].items())
-        return (
-            f"Each finding is called by its own probability, with limits chosen on validation data: {each}."
-        )
-    return "The most probable class is the answer."
+def _filled(item: str) -> str:
+    """An item of a list."""
+    return fill(item, 112, subsequent_indent="  ")
 
 
+INSIDE = {
+    "probabilities": "temperature and activation are in it, preprocessing is not",
+    "logits": "preprocessing is not in it, nor what makes masks of its logits",
+}
+PROGRAM = (
+    "- `models/model.pt2`: a `torch.export` program with a dynamic batch; {inside}. Like every `.pt2` file it can "
+    "carry code: load it only from someone you trust. `configs/exported.json` has its SHA-256."
+)
 TEXT = """\
 {docs}
 
@@ -76,7 +77,7 @@ Without medxfer, in plain MONAI:
     python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir DIR --output_dir OUT
 
 reads every {files} below DIR and writes `OUT/predictions.csv`:
-{row}, then {columns}.
+{row}, then {columns}.{also}
 The bundle's folder is found from the place of `configs/inference.yaml`; `--bundle_root` names another.
 
 With medxfer: `medxfer predict THIS_FOLDER FILES...`, which reads `configs/train.yaml` and
@@ -87,26 +88,22 @@ Older versions of torch may not read `models/model.pt2`.
 
 ## What the numbers are
 
-Probabilities, after division of the logits by the temperature {temperature}, which was fitted on validation
-data. {said}
-The numbers stand in `configs/exported.json`.
+{numbers}
 
 ## Files
 
 - `configs/inference.yaml`: preprocessing and evaluator, MONAI and torch only.
 - `configs/train.yaml`: what `medxfer run` was given, resolved. It is no MONAI training configuration:
   `python -m monai.bundle run` cannot run it.
-- `models/model.pt2`: a `torch.export` program with a dynamic batch; temperature and activation are in it,
-  preprocessing is not. Like every `.pt2` file it can carry code: load it only from someone you trust.
-  `configs/exported.json` has its SHA-256.
+{program}
 - `models/model.safetensors`: the network's weights, no code.
 
 ## Limits
 
 - A file that cannot be read stops the run and is named; `medxfer predict` goes on with the others.
 {limits}
-- The numbers agree with medxfer's within 1e-4 in fp32 on a CPU. On a GPU that computes in TF32 they may
-  differ by more.
+- {agreement}
+  On a GPU that computes in TF32 it may be more.
 
 ## Licence
 

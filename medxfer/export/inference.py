@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import yaml
 
+from .answering_part import AnsweringPart
 from .reading_part import ReadingPart
 
 HEADER = """\
-# Probabilities for every image below a folder, in plain MONAI, where medxfer is not installed:
+# {what} for every image below a folder, in plain MONAI, where medxfer is not installed:
 #   {install}
 #   python -m monai.bundle run --config_file configs/inference.yaml --dataset_dir DIR --output_dir OUT
 # writes OUT/predictions.csv. The `$` texts below are Python that MONAI runs: read them before you run them.
@@ -29,44 +28,47 @@ class WritesMonai(Protocol):
 
 
 def inference_yaml(
-    reading: ReadingPart, steps: Sequence[WritesMonai], classes: Sequence[str], ident: str
+    reading: ReadingPart, answering: AnsweringPart, steps: Sequence[WritesMonai], ident: str
 ) -> str:
     """The file's text.
 
     Args:
         reading: How files become images.
+        answering: What is said of them, and how it is written.
         steps: Preprocessing after reading, on `(C, *spatial)` float32.
-        classes: Names of the output's columns.
         ident: Identifies the weights: a folder whose `inference.yaml` has another is not this bundle's.
     """
     config = {
         **_places(ident),
         **reading.config,
-        **_preprocessing(reading, steps),
-        **_running(reading, classes),
+        **_preprocessing(reading, answering, steps),
+        **_running(reading, answering),
     }
-    config["imports"] += [f"$import {name}" for name in (*reading.imports, *_imports_of(steps))]
+    imports = (*reading.imports, *answering.imports, *_imports_of(steps))
+    config["imports"] += [f"$import {name}" for name in imports]
     config["imports"] = list(dict.fromkeys(config["imports"]))
     # one line a value: the texts are Python, and folded lines are hard to read
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=10_000)
-    return HEADER.format(install=install_line(reading, steps)) + "\n" + text
+    header = HEADER.format(what=answering.what, install=install_line(reading, answering, steps))
+    return header + "\n" + text
 
 
 def _imports_of(steps: Sequence[WritesMonai]) -> list[str]:
     return [name for step in steps for name in getattr(step, "imports", ())]
 
 
-def packages_of(reading: ReadingPart, steps: Sequence[WritesMonai]) -> list[str]:
+def packages_of(reading: ReadingPart, answering: AnsweringPart, steps: Sequence[WritesMonai]) -> list[str]:
     """What the configuration needs beside torch, MONAI and what every bundle needs."""
     modules = [name.partition(".")[0] for name in _imports_of(steps)]
     own = [PACKAGE_OF.get(module, module) for module in modules if module not in ("monai", "numpy", "torch")]
-    return list(dict.fromkeys([*reading.packages, *own]))
+    return list(dict.fromkeys([*reading.packages, *answering.packages, *own]))
 
 
-def install_line(reading: ReadingPart, steps: Sequence[WritesMonai]) -> str:
+def install_line(reading: ReadingPart, answering: AnsweringPart, steps: Sequence[WritesMonai]) -> str:
     """The command that brings everything."""
-    extras = ",".join(sorted({"fire", "ignite", *reading.extras}))
-    others = [name for name in packages_of(reading, steps) if name not in reading.packages]
+    extras = ",".join(sorted({"fire", "ignite", *reading.extras, *answering.extras}))
+    brought = (*reading.packages, *answering.packages)
+    others = [name for name in packages_of(reading, answering, steps) if name not in brought]
     return " ".join(["pip install torch", f"'monai[{extras}]'", "pyyaml", *others])
 
 
@@ -96,32 +98,29 @@ def _places(ident: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _preprocessing(reading: ReadingPart, steps: Sequence[WritesMonai]) -> dict[str, Any]:
+def _preprocessing(
+    reading: ReadingPart, answering: AnsweringPart, steps: Sequence[WritesMonai]
+) -> dict[str, Any]:
     plain = {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.float32", "track_meta": False}
+    read = [*reading.stored, *answering.stored, *reading.transforms]
     return {
         "preprocessing": {
             "_target_": "Compose",
             # a plain tensor at the end: metadata of DICOM and of pictures do not fit into one batch
-            "transforms": [*reading.transforms, *[step.monai("image") for step in steps], plain],
+            "transforms": [*read, *[step.monai("image") for step in steps], *answering.ready, plain],
         },
         "dataset": {"_target_": "Dataset", "data": "@data", "transform": "@preprocessing"},
         "dataloader": {
             "_target_": "DataLoader",
             "dataset": "@dataset",
-            "batch_size": reading.batch,
+            "batch_size": answering.batch or reading.batch,
             "shuffle": False,
             "num_workers": 0,
         },
     }
 
 
-def _running(reading: ReadingPart, classes: Sequence[str]) -> dict[str, Any]:
-    header = io.StringIO()
-    csv.writer(header, lineterminator="\n").writerow(["file", *[f"p_{name}" for name in classes]])
-    named = (
-        "$lambda batch: [{'filename_or_obj': '\"' + item['file'].replace('\"', '\"\"') + '\"' "
-        "if set(item['file']) & set(',\"\\n\\r') else item['file']} for item in batch]"
-    )
+def _running(reading: ReadingPart, answering: AnsweringPart) -> dict[str, Any]:
     return {
         "program": "$torch.export.load(os.path.join(@bundle_root, 'models', 'model.pt2'))",
         "moved": "$@program if torch.device(@device).type == 'cpu' "
@@ -131,27 +130,7 @@ def _running(reading: ReadingPart, classes: Sequence[str]) -> dict[str, Any]:
         # come at once and are taken in portions.
         "network_def": "$type('Exported', (torch.nn.Module,), "
         "{'forward': lambda self, x, run=@called: torch.cat([run(part) for part in x.split(32)])})()",
-        "inferer": {"_target_": "SimpleInferer"},
-        "postprocessing": {
-            "_target_": "Compose",
-            "transforms": [{"_target_": "EnsureTyped", "keys": "pred", "device": "cpu", "track_meta": False}],
-        },
-        "csv_header": header.getvalue(),
-        # the header is there first, so it appends
-        "saver": {
-            "_target_": "CSVSaver",
-            "output_dir": "@output_dir",
-            "filename": "predictions.csv",
-            "overwrite": False,
-        },
-        "handlers": [
-            {
-                "_target_": "ClassificationSaver",
-                "saver": "@saver",
-                "batch_transform": named,
-                "output_transform": "$monai.handlers.from_engine(['pred'])",
-            }
-        ],
+        **answering.config,
         "evaluator": {
             "_target_": "SupervisedEvaluator",
             "device": "@device",

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..files import explained, sha256_of, write_atomic, write_json
+from .answering import Answer, answering_for
+from .answering_part import AnsweringPart
 from .guide import readme
 from .inference import WritesMonai, inference_yaml, install_line, packages_of
 from .program import ExportedProgramModule, export_program, write_pt2
@@ -35,6 +37,7 @@ OLDEST = {
     "pytorch-ignite": "0.5.0",
     "pyyaml": "6.0",
     "scikit-image": "0.22.0",
+    "scipy": "1.12.0",
 }
 
 
@@ -48,12 +51,12 @@ def export_bundle(
     *,
     network: nn.Module,
     activate: Callable[[Tensor], Tensor],
+    answer: Answer,
     calibration: Mapping[str, Any],
     reading: ReadingPart,
     steps: Sequence[WritesMonai],
     in_channels: int,
     shape: Sequence[int],
-    classes: Sequence[str],
     config_yaml: str,
     metadata: Mapping[str, Any],
     licence_text: str | None,
@@ -66,13 +69,13 @@ def export_bundle(
         target: The folder. One that an earlier export wrote is replaced.
         network: Images `(B, C, *shape)` in [0, 1] to logits.
         activate: Logits to probabilities.
+        answer: What is said of an image; its classes are in the order of the logits.
         calibration: What was chosen on val, written as it is. The logits are divided by its `temperature` (1 where
             there is none); `threshold` holds the `value` for the last of two classes, or one a finding, `by_finding`.
         reading: How files become images in MONAI.
         steps: The deterministic preprocessing after reading.
         in_channels: Channels of the network's input.
-        shape: Pixels or voxels along each axis.
-        classes: Names, in the order of the logits.
+        shape: Pixels or voxels along each axis; where masks are the answer, of the sliding window.
         config_yaml: The resolved `train.yaml`.
         metadata: What the bundle's own `metadata.json` says; versions and data format are filled in.
         licence_text: Goes into `LICENSE`; None: no such file.
@@ -83,13 +86,14 @@ def export_bundle(
         `target`.
 
     Raises:
-        ConfigError: `target` exists and is not an exported bundle.
+        ConfigError: `target` exists and is not an exported bundle, or the answer cannot be given in MONAI.
         RunError: The network cannot be exported, or the disk does not take the files.
     """
     _refuse_foreign(target)
     calibration = {"temperature": 1.0, **calibration}
-    temperature = float(calibration["temperature"])
-    module = ExportedProgramModule(network, activate=activate, temperature=temperature)
+    answering = answering_for(answer, reading, shape, calibration)
+    activate = answering.activate(activate, answering.output["num_channels"])
+    module = ExportedProgramModule(network, activate=activate, temperature=float(calibration["temperature"]))
     program = export_program(module, in_channels=in_channels, shape=shape)
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     with explained(target):
@@ -101,25 +105,22 @@ def export_bundle(
             configs = temporary / "configs"
             write_json(
                 configs / "exported.json",
-                {"calibration": calibration, "classes": list(classes), "sha256": hashes},
+                {"calibration": calibration, "classes": list(answer.classes), "sha256": hashes},
             )
             ident = hashes[f"models/{weights.name}"][:16]
-            write_atomic(configs / "inference.yaml", inference_yaml(reading, steps, classes, ident))
+            write_atomic(configs / "inference.yaml", inference_yaml(reading, answering, steps, ident))
             write_atomic(configs / "train.yaml", config_yaml)
-            packages = packages_of(reading, steps)
             full = complete_metadata(
-                metadata, in_channels=in_channels, shape=shape, classes=classes, packages=packages, task=task
+                metadata,
+                answering,
+                in_channels=in_channels,
+                shape=shape,
+                packages=packages_of(reading, answering, steps),
+                task=f"{task}: {', '.join(answer.classes)}",
             )
             write_json(configs / "metadata.json", full)
-            text = readme(
-                docs,
-                full,
-                classes,
-                calibration,
-                reading,
-                install_line(reading, steps),
-                has_licence=licence_text is not None,
-            )
+            install = install_line(reading, answering, steps)
+            text = readme(docs, full, reading, answering, install, has_licence=licence_text is not None)
             write_atomic(temporary / "docs" / "README.md", text)
             if licence_text is not None:
                 write_atomic(temporary / "LICENSE", licence_text)
@@ -169,12 +170,12 @@ def _write_weights(path: Path, network: nn.Module) -> Path:
 
 def complete_metadata(
     metadata: Mapping[str, Any],
+    answering: AnsweringPart,
     *,
     in_channels: int,
     shape: Sequence[int],
-    classes: Sequence[str],
     packages: Sequence[str] = (),
-    task: str = "Classification",
+    task: str,
 ) -> dict[str, Any]:
     """The bundle's metadata with the fields that MONAI's specification asks for.
 
@@ -182,16 +183,16 @@ def complete_metadata(
 
     Args:
         metadata: As the bundle has it; may be empty.
+        answering: What the network gives.
         in_channels: Channels of the network's input.
         shape: Pixels or voxels along each axis.
-        classes: Names of the output's channels.
-        packages: That reading and steps need.
-        task: Kind of question, where the metadata do not say it.
+        packages: That reading, steps and answer need.
+        task: The question, where the metadata do not say it.
     """
     texts: dict[str, Any] = {
         "version": "0.1.0",
         "changelog": {"0.1.0": "exported by medxfer"},
-        "task": f"{task}: {', '.join(classes)}",
+        "task": task,
         "description": "A network trained and exported by medxfer. Preprocessing and use: docs/README.md.",
         "authors": "not stated",
         "copyright": "not stated",
@@ -200,6 +201,7 @@ def complete_metadata(
     modality = given.get("network_data_format", {}).get("inputs", {}).get("image", {}).get("modality", "n/a")
     required = {**given.pop("optional_packages_version", {}), **given.get("required_packages_version", {})}
     required.update({name: _version(name, OLDEST.get(name, "0")) for name in (*COMMON_PACKAGES, *packages)})
+    image = {**_image_format(in_channels, shape, modality), "is_patch_data": answering.is_patch}
     return {
         "schema": SCHEMA_URL,
         **texts,
@@ -208,17 +210,15 @@ def complete_metadata(
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": _version("numpy", "1.26.0"),
         "required_packages_version": required,
-        "network_data_format": _data_format(in_channels, shape, classes, modality),
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": dict(answering.output)}},
     }
 
 
-def _data_format(
-    in_channels: int, shape: Sequence[int], classes: Sequence[str], modality: str
-) -> dict[str, Any]:
+def _image_format(in_channels: int, shape: Sequence[int], modality: str) -> dict[str, Any]:
     names = {1: ["grey"], 3: ["red", "green", "blue"]}.get(
         in_channels, [f"channel {i}" for i in range(in_channels)]
     )
-    image = {
+    return {
         "type": "image",
         "format": "magnitude",
         "modality": modality,
@@ -226,20 +226,8 @@ def _data_format(
         "spatial_shape": list(shape),
         "dtype": "float32",
         "value_range": [0, 1],
-        "is_patch_data": False,
         "channel_def": {str(i): name for i, name in enumerate(names)},
     }
-    pred = {
-        "type": "probabilities",
-        "format": "classes",
-        "num_channels": len(classes),
-        "spatial_shape": [1],
-        "dtype": "float32",
-        "value_range": [0, 1],
-        "is_patch_data": False,
-        "channel_def": {str(i): name for i, name in enumerate(classes)},
-    }
-    return {"inputs": {"image": image}, "outputs": {"pred": pred}}
 
 
 def _version(package: str, default: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..bundle.schema import DataSpec
 
@@ -17,7 +17,9 @@ class ReadingPart:
     Attributes:
         config: Entries of `inference.yaml`; among them `files`, a sorted list of paths, and `data`, an item for each
             with `image` (path) and `file` (its name in the answer).
-        transforms: From such an item to `image` as MetaTensor (C, *spatial) with the affine that steps ask for.
+        stored: From such an item to `image` as MetaTensor (C, *spatial) with its affine, as the file stores it; three
+            axes and mm in RAS for volumes, rows and columns and mm down and right for pictures.
+        transforms: From there to what steps ask for.
         limits: Where it differs from medxfer: sentences for the guide.
         imports: Python modules that the texts name, beside os, pathlib, sys, monai, numpy and torch.
         extras: Of the package monai.
@@ -25,9 +27,13 @@ class ReadingPart:
         batch: Items that the network gets at once.
         files: What is read, in words.
         row: What a line of the answer is for, in words.
+        written: Kind of file for a mask on the grid of what is read, a key of `answering_masks.WRITINGS`; None: what is
+            read are parts of files.
+        endings: Of names of files.
     """
 
     config: Mapping[str, Any]
+    stored: tuple[str, ...] = ()
     transforms: tuple[str, ...]
     limits: tuple[str, ...]
     imports: tuple[str, ...] = ()
@@ -36,6 +42,8 @@ class ReadingPart:
     batch: int = 1
     files: str = ""
     row: str = ""
+    written: Literal["nifti", "png"] | None = None
+    endings: tuple[str, ...] = ()
 
 
 def padding() -> dict[str, Any]:

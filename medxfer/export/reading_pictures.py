@@ -25,13 +25,16 @@ def pictures(data: DataSpec) -> ReadingPart:
     """One picture a file."""
     part = ReadingPart(
         config={**_config(), **padding()},
-        transforms=("@read", "@pad", "@arrange"),
+        stored=("@read", "@pad", "@arrange"),
+        transforms=(),
         imports=("PIL.ImageOps as ImageOps",),
         extras=("itk", "pillow"),
         packages=("itk", "pillow"),
         batch=8,
         files="DICOM file (with or without suffix) and every PNG, JPEG, BMP and TIFF file",
         row="a line an image with its path below DIR",
+        written="png",
+        endings=(*PICTURE_SUFFIXES, *DICOM_SUFFIXES),
         limits=LIMITS,
     )
     return joined(part, several_files(data))

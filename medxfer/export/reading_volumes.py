@@ -34,13 +34,16 @@ def volumes(data: DataSpec) -> ReadingPart:
     gate = () if data.on_geometry == "warn" else ("@square",)
     part = ReadingPart(
         config={**_finding(), **_series(data), **_config(data), **padding()},
-        transforms=("@read", "@pad", "@arrange", *gate, "@finite", "@turn"),
+        stored=("@read", "@pad", "@arrange"),
+        transforms=(*gate, "@finite", "@turn"),
         imports=("itk", "nibabel"),
         extras=("itk", "nibabel"),
         packages=("itk", "nibabel"),
         batch=1,
         files="NIfTI, NRRD and MetaImage file, and every folder of DICOM files as one volume,",
         row="a line a volume with its path below DIR",
+        written="nifti",
+        endings=tuple(VOLUME_SUFFIXES),
         limits=(*LIMITS, *_rules(data)),
     )
     return joined(part, several_files(data))
@@ -54,6 +57,7 @@ def slices(data: DataSpec) -> ReadingPart:
         config={**whole.config, **_cutting(cut)},
         transforms=(*whole.transforms, "@cut"),
         row=f"a line a slice with the volume's path below DIR and `#{cut.plane}-NUMBER`",
+        written=None,
     )
 
 

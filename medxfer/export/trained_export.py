@@ -11,6 +11,7 @@ from ..bundle.parser import to_yaml
 from ..errors import ConfigError
 from ..run_folder import RunFolder
 from ..trained import Trained, open_run
+from .answering import answering_for
 from .formats import write_program
 from .monai_bundle import export_bundle
 from .reading import reading_for
@@ -34,12 +35,12 @@ def export_as_bundle(trained: Trained, target: Path, documents: Path) -> Path:
         target,
         network=trained.network,
         activate=trained.task.activate,
+        answer=trained.task.answer(),
         calibration=trained.calibration,
         reading=reading_for(bundle.data, bundle.images.dims),
         steps=trained.steps,
         in_channels=bundle.encoder.in_channels,
         shape=bundle.images.shape,
-        classes=trained.task.classes,
         task=bundle.task.target.rpartition(".")[2],
         config_yaml=to_yaml(bundle),
         metadata=_own_metadata(documents),
@@ -58,7 +59,7 @@ def export_trained(run: Path, form: str, out: Path | None, warn: Callable[[str],
         warn: Told what the user should know of the format.
 
     Raises:
-        ConfigError: The target exists, or an extra is missing.
+        ConfigError: The target exists, an extra is missing, or the answer cannot be given outside of medxfer.
     """
     trained = open_run(run)
     target = out or run / ("exported" if form == "bundle" else f"model{SUFFIX[form]}")
@@ -66,14 +67,17 @@ def export_trained(run: Path, form: str, out: Path | None, warn: Callable[[str],
         raise ConfigError(f"export --out {target}", "exists already", "a new path", "name another with --out")
     if form == "bundle":
         return export_as_bundle(trained, target, run / "bundle" if (run / "bundle").is_dir() else run)
+    bundle = trained.bundle
+    reading = reading_for(bundle.data, bundle.images.dims)
     return write_program(
         target,
         form,
         network=trained.network,
         activate=trained.task.activate,
+        answering=answering_for(trained.task.answer(), reading, bundle.images.shape, trained.calibration),
         temperature=float(trained.calibration.get("temperature", 1.0)),
-        in_channels=trained.bundle.encoder.in_channels,
-        shape=trained.bundle.images.shape,
+        in_channels=bundle.encoder.in_channels,
+        shape=bundle.images.shape,
         warn=warn,
     )
 

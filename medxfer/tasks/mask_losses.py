@@ -1,22 +1,22 @@
 """Losses of masks: MONAI's, on what counts.
 
-MONAI's joint losses (DiceCE, DiceFocal) know no voxels to leave out, so their two parts are added here.
+MONAI's joint losses (DiceCE, DiceFocal) know no voxels to leave out, so their two parts are added here. It is imported
+at the first loss: a prediction needs none, and saves the seconds and some 200 MB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
-from monai.losses.dice import DiceLoss
-from monai.losses.focal_loss import FocalLoss
-from monai.losses.tversky import TverskyLoss
 from torch import Tensor
 from torch.nn import functional
 
 from ..data.masks import IGNORED
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES = ("dice_ce", "dice_focal", "tversky")
 
 # False negatives weigh more than false positives: lesions are small (Salehi et al. 2017).
 _FALSE_POSITIVES, _FALSE_NEGATIVES = 0.3, 0.7
@@ -34,9 +34,9 @@ def mask_loss(name: str, members: Sequence[Sequence[int]], *, exclusive: bool) -
     Returns:
         Function of logits (B, K (+ 1), *spatial) and maps (B, *spatial) uint8: a scalar.
     """
-    parts = _PARTS[name]
 
     def loss(logits: Tensor, maps: Tensor) -> Tensor:
+        parts = _parts(name)
         truth = one_hot(maps, members, exclusive=exclusive)
         counts = (maps != IGNORED)[:, None]
         logits = logits.float()
@@ -77,17 +77,20 @@ def _entropy(logits: Tensor, truth: Tensor, exclusive: bool) -> Tensor:
 
 def _focal(logits: Tensor, truth: Tensor, exclusive: bool) -> Tensor:
     """Focal loss of each voxel and output."""
+    from monai.losses.focal_loss import FocalLoss
+
     found: Tensor = FocalLoss(gamma=_GAMMA, use_softmax=exclusive, reduction="none")(logits, truth)
     return found
 
 
-# Over the whole batch, so that a patch without a class does not count as a total miss.
-_DICE = DiceLoss(include_background=True, batch=True)
-_PARTS: Mapping[str, tuple[Callable[..., Tensor], ...]] = {
-    "dice_ce": (_DICE, _entropy),
-    "dice_focal": (_DICE, _focal),
-    "tversky": (
-        TverskyLoss(include_background=True, batch=True, alpha=_FALSE_POSITIVES, beta=_FALSE_NEGATIVES),
-    ),
-}
-LOSSES = tuple(_PARTS)
+@cache
+def _parts(name: str) -> tuple[Callable[..., Tensor], ...]:
+    """The first for whole classes, further ones for each voxel."""
+    from monai.losses.dice import DiceLoss
+    from monai.losses.tversky import TverskyLoss
+
+    # Over the whole batch, so that a patch without a class does not count as a total miss.
+    if name == "tversky":
+        weights = {"alpha": _FALSE_POSITIVES, "beta": _FALSE_NEGATIVES}
+        return (TverskyLoss(include_background=True, batch=True, **weights),)
+    return DiceLoss(include_background=True, batch=True), _entropy if name == "dice_ce" else _focal

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ..cards import nearest
+from ..data.image import shown
 from ..errors import ConfigError
 from .mask_losses import LOSSES
 
 _MOST = 254  # classes: masks are stored as bytes, one of them for what is ignored
+_WIDEST = 1024
+_DECODER = {
+    "width": f"a whole number from 1 to {_WIDEST}",
+    "attention": "true or false",
+    "deep_supervision": "true or false",
+    "dropout": "a number from 0 to below 1",
+}
 Values = str | Mapping[str, Sequence[int]]
 
 
@@ -60,6 +70,20 @@ def require_numbers(loss: str, overlap: float, tolerance: float, flips: Sequence
         raise ConfigError(
             "task.flips", f"{list(flips)}", "some of 0, 1, 2", "name axes of the image, each once"
         )
+
+
+def require_decoder(decoder: Mapping[str, Any]) -> None:
+    """Refuse arguments that the decoder does not have, or cannot be built with."""
+    for name, value in decoder.items():
+        where, number = f"task.decoder.{name}", isinstance(value, int | float) and not isinstance(value, bool)
+        if name not in _DECODER:
+            raise ConfigError(where, "no such option", ", ".join(_DECODER), nearest(name, _DECODER))
+        fits = {
+            "width": number and isinstance(value, int) and 1 <= value <= _WIDEST,
+            "dropout": number and 0 <= value < 1,
+        }.get(name, isinstance(value, bool))
+        if not fits:
+            raise ConfigError(where, shown(str(value)), _DECODER[name], f"correct {name}")
 
 
 def by_value(values: Mapping[str, Sequence[int]], classes: Sequence[str]) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""From probabilities to masks, and how many of their voxels are right."""
+"""Masks: cleaned, and how many of their voxels are right."""
 
 from __future__ import annotations
 
@@ -9,20 +9,6 @@ import torch
 from torch import Tensor
 
 from ..data.masks import IGNORED
-
-
-def decided(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:
-    """Class numbers (*spatial) uint8, the first of the probabilities being the background; with a threshold a stack.
-
-    Args:
-        probabilities: (K + 1, *spatial), or with a threshold (K, *spatial).
-        threshold: As in `decided_on_grid`.
-    """
-    if threshold is not None:
-        called: np.ndarray = probabilities >= threshold
-        return called
-    numbers: np.ndarray = probabilities.argmax(0).astype(np.uint8)
-    return numbers
 
 
 def stacked(mask: np.ndarray, classes: int) -> np.ndarray:
@@ -40,10 +26,10 @@ def cleaned(mask: np.ndarray, *, keep_largest: bool, fill_holes: bool) -> np.nda
         keep_largest: Keep only the largest connected part of each class, neighbours by corners included.
         fill_holes: Fill what a class encloses, after that.
     """
-    from monai.transforms.post.array import FillHoles, KeepLargestConnectedComponent
-
     if not keep_largest and not fill_holes:
         return mask
+    from monai.transforms.post.array import FillHoles, KeepLargestConnectedComponent
+
     is_stack = mask.dtype == bool
     # each class of a stack alone: MONAI takes the first of several channels for the background
     labels = [1] if is_stack else list(range(1, int(mask.max()) + 1))

@@ -15,9 +15,9 @@ from ..data.cases import Case
 from ..data.masks import IGNORED, MaskRule, Origin, truth_on_file
 from ..data.names import file_stem
 from ..data.patches import counts_of
-from ..data.regrid import decided_on_grid
+from ..data.regrid import affine_of_box, called_box, decided_on_grid
 from ..data.writers import volume_row, write_mask
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..evaluation.figures import CasePicture, FigureData
 from ..evaluation.lesions import LesionRule
 from ..evaluation.mean_mask import RULE, MeanMask
@@ -31,8 +31,8 @@ from ..networks.windows import predict_windows
 from ..plugin import Encoder
 from .base import Calibration, MaskAnswer, Predictions, Scores
 from .mask_losses import mask_loss, shrunk
-from .mask_options import by_value, require_classes, require_numbers, require_regions
-from .masked import cleaned, decided, dice_counts, mean_of_counts, stacked
+from .mask_options import by_value, require_classes, require_decoder, require_numbers, require_regions
+from .masked import cleaned, dice_counts, mean_of_counts, stacked
 from .segmented import Packed, Segmented
 
 _LOG = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Segmentation:
         require_classes(named, values, ignore)
         require_regions(regions, named)
         require_numbers(loss, overlap, tolerance, flips)
+        require_decoder(decoder or {})
         self.masks: MaskRule | None = MaskRule(
             classes=len(named),
             values=None if isinstance(values, str) else by_value(values, named),
@@ -114,11 +115,7 @@ class Segmentation:
     def head(self, encoder: Encoder) -> nn.Module:
         """A U-Net decoder."""
         outputs = len(self.classes) + (1 if self._exclusive else 0)
-        try:
-            return Decoder(encoder.channels, encoder.strides, encoder.in_channels, outputs, **self._decoder)
-        except TypeError as error:
-            accepted = "width, attention, deep_supervision, dropout"
-            raise ConfigError("task.decoder", str(error), accepted, "correct its arguments") from error
+        return Decoder(encoder.channels, encoder.strides, encoder.in_channels, outputs, **self._decoder)
 
     def prepare(self, targets: Sequence[np.ndarray]) -> None:
         """The mean mask, for the trivial rule.
@@ -182,15 +179,18 @@ class Segmentation:
     def keep(self, outputs: Tensor, targets: Tensor | None, origins: Sequence[Origin]) -> list[Segmented]:
         """Masks on the files' own grids, compressed, and what they measure."""
         return [
-            self._kept(self.activate(output[None])[0], None if targets is None else targets[number], origin)
+            self._kept(output, None if targets is None else targets[number], origin)
             for number, (output, origin) in enumerate(zip(outputs, origins, strict=True))
         ]
 
-    def _kept(self, probabilities: Tensor, target: Tensor | None, origin: Origin) -> Segmented:
+    def _kept(self, logits: Tensor, target: Tensor | None, origin: Origin) -> Segmented:
         assert self.masks is not None
-        p, grid = probabilities.cpu().numpy(), origin.grid()
-        threshold = None if self._exclusive else 0.5
-        mask = cleaned(decided_on_grid(p, origin.affine, grid, threshold=threshold), **self._clean)
+        grid, threshold = origin.grid(), None if self._exclusive else 0.5
+        seen = self._called(logits[None])[0].cpu().numpy()
+        box = called_box(seen.any(0))  # probabilities of a whole CT take as much memory as its windows
+        p = self.activate(logits[(None, slice(None), *box)])[0].cpu().numpy()
+        affine = affine_of_box(origin.affine, box)
+        mask = cleaned(decided_on_grid(p, affine, grid, threshold=threshold), **self._clean)
         measures = trivial = true = None
         if target is not None:
             numbers = truth_on_file(origin.case, grid, self.masks, origin.policy)
@@ -208,7 +208,7 @@ class Segmentation:
         return Segmented(
             origin=origin,
             mask=Packed.of(mask),
-            seen=Packed.of(stacked(decided(p, threshold), len(self.classes))),
+            seen=Packed.of(seen),
             true=true,
             sizes=volume_row(mask, grid, self.classes),
             measures=measures,

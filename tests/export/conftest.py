@@ -21,9 +21,11 @@ from medxfer.bundle.schema import DataSpec, EncoderSpec, ImagesSpec
 from medxfer.data.presets import Step, steps_of
 from medxfer.data.synthetic.chest_xray import write_chest_xrays
 from medxfer.encoders.loading import create_encoder
+from medxfer.export.answering import answering_for
 from medxfer.export.monai_bundle import export_bundle
 from medxfer.export.reading import reading_for
 from medxfer.networks.network import Network
+from medxfer.tasks.base import RowAnswer
 from medxfer.tasks.classification import Classification
 
 from .images import write_all
@@ -32,6 +34,8 @@ CLASSES = ("normal", "pneumonia, any")
 TEMPERATURE = 1.7
 PICTURES = reading_for(DataSpec(source=""), 2)
 SIZE = 96
+ROWS = RowAnswer(classes=CLASSES)
+ANSWERING = answering_for(ROWS, PICTURES, (SIZE, SIZE), {})
 
 # An interpreter of its own, in which medxfer cannot be imported even where it is installed.
 BLOCKED = """\
@@ -96,6 +100,12 @@ def probabilities_of(exported: Exported, images: Sequence[Tensor]) -> np.ndarray
 
 def run_monai_bundle(bundle: Path, images: Path, out: Path, *options: str) -> dict[str, np.ndarray]:
     """`python -m monai.bundle run` without medxfer; probabilities by file."""
+    run_apart(bundle, images, out, *options)
+    return read_answers(out)
+
+
+def run_apart(bundle: Path, images: Path, out: Path, *options: str) -> None:
+    """`python -m monai.bundle run` without medxfer."""
     place = out.parent / f"{out.name}-python"
     place.mkdir(parents=True)
     (place / "sitecustomize.py").write_text(BLOCKED, encoding="utf-8")
@@ -108,11 +118,16 @@ def run_monai_bundle(bundle: Path, images: Path, out: Path, *options: str) -> di
     command += ["--dataset_dir", str(images), "--output_dir", str(out), *options]
     done = subprocess.run(command, **common, check=False)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stderr[-3000:]
-    return read_answers(out)
 
 
 def run_here(bundle: Path, images: Path, out: Path, **options: Any) -> dict[str, np.ndarray]:
     """The same in this interpreter, which saves 8 s of imports and does not show that medxfer is not needed."""
+    start_here(bundle, images, out, **options)
+    return read_answers(out)
+
+
+def start_here(bundle: Path, images: Path, out: Path, **options: Any) -> None:
+    """What `run_here` does before it reads probabilities."""
     from monai.bundle.scripts import run
 
     config = str(bundle / "configs" / "inference.yaml")
@@ -120,7 +135,6 @@ def run_here(bundle: Path, images: Path, out: Path, **options: Any) -> dict[str,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MONAI: whether the file is to be trusted
         run(config_file=config, device="cpu", **options)
-    return read_answers(out)
 
 
 def read_answers(out: Path) -> dict[str, np.ndarray]:
@@ -146,10 +160,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         activate=task.activate,
         calibration={"temperature": TEMPERATURE, "threshold": {"value": 0.37}},
         reading=PICTURES,
+        answer=task.answer(),
         steps=steps,
         in_channels=1,
         shape=(SIZE, SIZE),
-        classes=CLASSES,
         config_yaml="seed: 0\n",
         metadata={"task": "pneumonia or normal", "authors": "A. Uthor", "version": "0.3.0"},
         licence_text="Apache-2.0\n",

@@ -13,12 +13,14 @@ import torch
 from medxfer.errors import ConfigError
 from medxfer.export.formats import FORMATS, write_program
 
-from .conftest import Tiny, softmax, stir
+from .conftest import ANSWERING, Tiny, softmax, stir
 
 
 def write(target: Path, kind: str, warned: list[str]) -> tuple[torch.nn.Module, Path]:
     network = stir(Tiny())
-    common: dict[str, Any] = {"activate": softmax, "temperature": 1.3, "in_channels": 1, "shape": (32, 32)}
+    common: dict[str, Any] = {
+        "activate": softmax, "temperature": 1.3, "in_channels": 1, "shape": (32, 32), "answering": ANSWERING,
+    }  # fmt: skip
     return network, write_program(target, kind, network=network, warn=warned.append, **common)
 
 

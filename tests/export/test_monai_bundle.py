@@ -23,8 +23,10 @@ from medxfer.export.inference import inference_yaml
 from medxfer.export.monai_bundle import complete_metadata, export_bundle, metadata_schema
 
 from .conftest import (
+    ANSWERING,
     CLASSES,
     PICTURES,
+    ROWS,
     SIZE,
     TEMPERATURE,
     Exported,
@@ -54,7 +56,7 @@ NOISE = pytest.mark.filterwarnings(
 def export_tiny(target: Path, network: nn.Module | None = None, **changes: Any) -> Path:
     given: dict[str, Any] = {
         "network": network or stir(Tiny()), "activate": softmax, "reading": PICTURES,
-        "steps": steps_of(ImagesSpec(size=32), 1), "in_channels": 1, "shape": (32, 32), "classes": CLASSES,
+        "steps": steps_of(ImagesSpec(size=32), 1), "in_channels": 1, "shape": (32, 32), "answer": ROWS,
         "calibration": {"temperature": TEMPERATURE, "threshold": {"value": 0.5}},
         "config_yaml": "seed: 0\n", "metadata": {}, "licence_text": None, "docs": "",
     }  # fmt: skip
@@ -103,7 +105,7 @@ def test_reading_gives_medxfers_pixels_exactly(tmp_path: Path) -> None:
     from monai.bundle.config_parser import ConfigParser
 
     names = write_all(tmp_path / "images")
-    parser = ConfigParser(yaml.safe_load(inference_yaml(PICTURES, [], CLASSES, "none")))
+    parser = ConfigParser(yaml.safe_load(inference_yaml(PICTURES, ANSWERING, [], "none")))
     parser["dataset_dir"] = str(tmp_path / "images")
 
     items = parser.get_parsed_content("data")
@@ -169,7 +171,8 @@ def test_names_that_other_tools_look_up_are_there(exported: Exported, images: Pa
 def test_schema_refuses_incomplete_metadata(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
     from monai.bundle.scripts import verify_metadata
 
-    metadata = {**complete_metadata({}, in_channels=1, shape=(SIZE, SIZE), classes=CLASSES), **change}
+    complete = complete_metadata({}, ANSWERING, in_channels=1, shape=(SIZE, SIZE), task="any?")
+    metadata = {**complete, **change}
     path = tmp_path / "metadata.json"
     path.write_text(json.dumps({name: value for name, value in metadata.items() if value is not None}))
 

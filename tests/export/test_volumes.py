@@ -18,10 +18,12 @@ from medxfer.data.case import Case
 from medxfer.data.presets import fill_in, prepared, steps_of
 from medxfer.data.sampling import digest_of, read_case, reading_of
 from medxfer.encoders.loading import create_encoder
+from medxfer.export.answering import answering_for
 from medxfer.export.inference import inference_yaml
 from medxfer.export.reading import reading_for
 from medxfer.export.trained_export import export_as_bundle
 from medxfer.networks.network import Network
+from medxfer.tasks.base import RowAnswer
 from medxfer.tasks.classification import Classification
 from medxfer.trained import Trained, open_run
 
@@ -85,7 +87,9 @@ def in_monai(root: Path, data: DataSpec, images: ImagesSpec | None, channels: in
 
     steps = () if images is None else steps_of(images, channels)
     dims = 3 if images is None else images.dims
-    parser = ConfigParser(yaml.safe_load(inference_yaml(reading_for(data, dims), steps, CLASSES, "none")))
+    reading = reading_for(data, dims)
+    answering = answering_for(RowAnswer(classes=CLASSES), reading, (), {})
+    parser = ConfigParser(yaml.safe_load(inference_yaml(reading, answering, steps, "none")))
     parser["dataset_dir"] = str(root)
     items = parser.get_parsed_content("data")
     read = parser.get_parsed_content("preprocessing")

@@ -38,9 +38,11 @@ class HUWindow(ValueStep):
 
     def change(self, x: Tensor) -> Tensor:
         """`(C, *spatial)` in HU to `(C x windows, *spatial)`, the windows of a channel together."""
-        return torch.cat(
-            [((one[None] - low) / (high - low)).clamp(0, 1) for one in x for low, high in self.limits]
-        )
+        out = x.new_empty((len(x) * len(self.limits), *x.shape[1:]))
+        pairs = ((one, *limits) for one in x for limits in self.limits)
+        for target, (one, low, high) in zip(out, pairs, strict=True):  # one copy of a volume, not four
+            torch.sub(one, low, out=target).div_(high - low).clamp_(0, 1)
+        return out
 
     def monai(self, keys: str = "image") -> dict[str, Any]:
         """As MONAI configuration."""
@@ -61,7 +63,7 @@ class ValueRange(ValueStep):
 
     def change(self, x: Tensor) -> Tensor:
         """The same shape, clipped to [0, 1]."""
-        return ((x - self.low) / (self.high - self.low)).clamp(0, 1)
+        return (x - self.low).div_(self.high - self.low).clamp_(0, 1)
 
     def monai(self, keys: str = "image") -> dict[str, Any]:
         """As MONAI configuration."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from ...bundle.schema import Store
 from ...errors import DataError
 from ..placed import Placed
-from .base import ValueStep, as_lambda
+from .base import ValueStep, as_cutting_lambda, as_lambda, as_scaling_lambda
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's mode L
 
@@ -47,6 +47,12 @@ class Channels(ValueStep):
             "image", f"{x.shape[0]} channels", f"1 or {self.count}", f"set encoder.in_channels={x.shape[0]}"
         )
 
+    def many(self, images: Placed, count: int) -> Placed:
+        """The step on `count` pictures one behind another."""
+        if images.values.shape[0] == count * self.count:
+            return images
+        return images.with_values(torch.cat([self.change(one) for one in images.values.chunk(count)]))
+
     def monai(self, keys: str = "image") -> dict[str, Any]:
         """As MONAI configuration."""
         other = (
@@ -71,14 +77,21 @@ class PadToSquare:
         pad = [left, side - columns - left, top, side - rows - top]
         return image.cut(functional.pad(x, pad, value=float(x.min())), (-top, -left))
 
+    def many(self, images: Placed, count: int) -> Placed:
+        """The step on `count` pictures one behind another."""
+        if images.shape[0] == images.shape[1]:
+            return images
+        done = [self(images.with_values(one)) for one in images.values.chunk(count)]
+        return Placed(torch.cat([one.values for one in done]), done[0].affine)
+
     def monai(self, keys: str = "image") -> dict[str, Any]:
         """As MONAI configuration."""
-        return as_lambda(
+        # left, top: half of what the shorter side lacks
+        pads = "[left, max(r - c, 0) - left, top, max(c - r, 0) - top]"
+        return as_cutting_lambda(
             keys,
-            "(lambda r, c: torch.nn.functional.pad(x, "
-            "[max(r - c, 0) // 2, max(r - c, 0) - max(r - c, 0) // 2, "
-            "max(c - r, 0) // 2, max(c - r, 0) - max(c - r, 0) // 2], value=float(x.min())))"
-            "(x.shape[-2], x.shape[-1])",
+            f"(lambda r, c, left, top: (torch.nn.functional.pad(x, {pads}, value=float(x.min())), [-top, -left]))"
+            "(*x.shape[-2:], max(x.shape[-2] - x.shape[-1], 0) // 2, max(x.shape[-1] - x.shape[-2], 0) // 2)",
         )
 
 
@@ -98,6 +111,11 @@ class Resize:
         size = (self.size,) * dims if isinstance(self.size, int) else tuple(self.size)
         return image.scaled(resized(image.values, size))
 
+    def many(self, images: Placed, count: int) -> Placed:
+        """The step on `count` pictures one behind another: each channel is resized by itself."""
+        del count
+        return self(images)
+
     def monai(self, keys: str = "image") -> dict[str, Any]:
         """As MONAI configuration."""
         if isinstance(self.size, int) or len(self.size) == 2:
@@ -105,8 +123,8 @@ class Resize:
             text = f"torch.nn.functional.interpolate(x[None], size={size}, mode='bilinear', {SMOOTH})[0]"
             if len(size) == 2 and isinstance(self.size, int):
                 text = f"{text} if x.ndim == 3 else {resized_text(f'({self.size},) * 3')}"
-            return as_lambda(keys, text)
-        return as_lambda(keys, resized_text(str(tuple(self.size))))
+            return as_scaling_lambda(keys, text)
+        return as_scaling_lambda(keys, resized_text(str(tuple(self.size))))
 
 
 SMOOTH = "align_corners=False, antialias=True"
@@ -162,12 +180,13 @@ class PercentileWindow(ValueStep):
 
     def change(self, x: Tensor) -> Tensor:
         """The same shape, in [0, 1]."""
-        low, high = quantiles(x, self.lower / 100, self.upper / 100)
-        # Resizing a constant image leaves rounding errors of 1e-7 of its value: they must not be stretched to [0, 1].
-        span = high - low
-        if not float(span) > 1e-5 * max(abs(float(low)), abs(float(high))):
-            return torch.zeros_like(x)
-        return (x - low).div_(span.clamp_(min=1e-8)).clamp_(0.0, 1.0)
+        return _windowed(x, *quantiles(x, self.lower / 100, self.upper / 100))
+
+    def many(self, images: Placed, count: int) -> Placed:
+        """The step on `count` pictures one behind another."""
+        x = images.values.reshape(count, -1)
+        low, high = quantiles_of_rows(x, self.lower / 100, self.upper / 100)
+        return images.with_values(_windowed(x, low[:, None], high[:, None]).view_as(images.values))
 
     def monai(self, keys: str = "image") -> dict[str, Any]:
         """As MONAI configuration."""
@@ -178,22 +197,60 @@ class PercentileWindow(ValueStep):
         )
 
 
+def _windowed(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """`low` to 0 and `high` to 1, clipped; 0 all over where they are one value."""
+    # Resizing a constant image leaves rounding errors of 1e-7 of its value: they must not be stretched to [0, 1].
+    span = high - low
+    is_flat = ~(span.double() > 1e-5 * torch.maximum(low.abs(), high.abs()).double())
+    scaled = (x - low).div_(span.clamp_(min=1e-8)).clamp_(0.0, 1.0)
+    return scaled.masked_fill_(is_flat, 0.0) if bool(is_flat.any()) else scaled
+
+
 def quantiles(x: Tensor, lower: float, upper: float) -> tuple[Tensor, Tensor]:
     """Two quantiles with linear interpolation, as `torch.quantile`, which sorts everything and ends at 16 million.
 
     This looks for four values only, in the tails: 20 times as fast.
     """
-    values = x.flatten().numpy()
-    ranks = [quantile * (len(values) - 1) for quantile in (lower, upper)]
-    found = [_order_statistics(values, math.floor(rank), math.ceil(rank)) for rank in ranks]
-    pairs = torch.from_numpy(np.array(found))
-    low, high = torch.lerp(
-        pairs[:, 0], pairs[:, 1], torch.tensor([rank - math.floor(rank) for rank in ranks])
-    )
+    low, high = quantiles_of_rows(x.reshape(1, -1), lower, upper)
+    return low[0], high[0]
+
+
+def quantiles_of_rows(x: Tensor, lower: float, upper: float) -> tuple[Tensor, Tensor]:
+    """`quantiles` of each row of (rows, values): two tensors (rows,)."""
+    values = x.numpy()
+    ranks = [quantile * (values.shape[1] - 1) for quantile in (lower, upper)]
+    places = [(math.floor(rank), math.ceil(rank)) for rank in ranks]
+    pairs = torch.from_numpy(_of_both_tails(values, *places))
+    parts = torch.tensor([rank - math.floor(rank) for rank in ranks])
+    low, high = torch.lerp(pairs[..., 0], pairs[..., 1], parts).unbind(1)
     return low, high
 
 
-_EVERY = 16  # one value in so many tells where a tail may begin
+def _of_both_tails(values: np.ndarray, low: tuple[int, int], high: tuple[int, int]) -> np.ndarray:
+    """Of each row the values at two neighbouring places near each end of the sorted order: (rows, 2, 2)."""
+    count = values.shape[1]
+    if low[1] >= count // 8 or high[0] <= count - count // 8:
+        return np.array([[_order_statistics(row, *pair) for pair in (low, high)] for row in values])
+    sample = np.sort(values[:, ::_EVERY], axis=1)
+    bottom = sample[:, min(2 * low[1] // _EVERY + 4, sample.shape[1] - 1)]
+    top = sample[:, max(sample.shape[1] - 5 - 2 * (count - high[0]) // _EVERY, 0)]
+    outer = np.flatnonzero((values <= bottom[:, None]) | (values >= top[:, None]))
+    tails = values.reshape(-1)[outer]
+    ends = np.searchsorted(outer, count * np.arange(1, len(values) + 1)).tolist()
+    found = np.empty((len(values), 2, 2), values.dtype)
+    begin = 0
+    for row, end in enumerate(ends):
+        tail = np.sort(tails[begin:end])
+        begin, beyond = end, count - len(tail)
+        is_whole = beyond <= high[0] and low[1] < len(tail)
+        if is_whole and tail[low[1]] <= bottom[row] and tail[high[0] - beyond] >= top[row]:
+            found[row] = tail[[low, (high[0] - beyond, high[1] - beyond)]]
+        else:  # the sample misled
+            found[row] = [_order_statistics(values[row], *pair) for pair in (low, high)]
+    return found
+
+
+_EVERY = 31  # one value in so many tells where a tail may begin; prime, so that no column is left out
 
 
 def _order_statistics(values: np.ndarray, below: int, above: int) -> np.ndarray:
@@ -244,6 +301,11 @@ class Quantise(ValueStep):
         """The same shape and range."""
         levels = LEVELS.get(self.store)
         return x.half().float() if levels is None else (x * levels).round() / levels
+
+    def many(self, images: Placed, count: int) -> Placed:
+        """The step on `count` pictures one behind another: each value is rounded by itself."""
+        del count
+        return self(images)
 
     def monai(self, keys: str = "image") -> dict[str, Any]:
         """As MONAI configuration."""

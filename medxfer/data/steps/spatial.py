@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..placed import Placed
-from .base import as_lambda
+from .base import as_cutting_lambda, as_scaling_lambda
 from .pictures import SMOOTH, resized, resized_text
 
 
@@ -42,14 +42,13 @@ class Resample:
         return image.scaled(resized(image.values, size))
 
     def monai(self, keys: str = "image") -> dict[str, Any]:
-        """As MONAI configuration; the affine is that of the MetaTensor, of a picture rows and columns first."""
-        # affine: of the volume as read; a step before this one must not have changed the spacing
-        old = "(x.affine[:3, :3] ** 2).sum(0).sqrt().tolist()"
+        """As MONAI configuration; the affine of a picture has rows and columns first."""
+        old = "(affine[:3, :3] ** 2).sum(0).sqrt().tolist()"
         size = f"[max(1, round(round(n * s / t, 6))) for n, s, t in zip(x.shape[1:], {old}, {self.spacing})]"
         if len(self.spacing) == 2:
             text = f"torch.nn.functional.interpolate(x[None], size={size}, mode='bilinear', {SMOOTH})[0]"
-            return as_lambda(keys, text)
-        return as_lambda(keys, resized_text(size))
+            return as_scaling_lambda(keys, text)
+        return as_scaling_lambda(keys, resized_text(size))
 
 
 class FitTo:
@@ -82,7 +81,10 @@ class FitTo:
             "[side for have, want in reversed(list(zip(x.shape[1:], "
             f"{size}))) for side in (-((have - want) // 2), want - have + (have - want) // 2)]"
         )
-        return as_lambda(keys, f"torch.nn.functional.pad(x, {pads}, value=float(x.min()))")
+        starts = f"[(have - want) // 2 for have, want in zip(x.shape[1:], {size})]"
+        return as_cutting_lambda(
+            keys, f"(torch.nn.functional.pad(x, {pads}, value=float(x.min())), {starts})"
+        )
 
 
 class CropBody:
@@ -112,7 +114,8 @@ class CropBody:
             f"(lambda w, n: slice(max(int(w[0]) - {self.margin}, 0), min(int(w[-1]) + {self.margin + 1}, n)) "
             f"if len(w) else slice(0, n))({bright}, x.shape[a])"
         )
-        return as_lambda(keys, f"x[(slice(None), *[{span} for a in range(1, x.ndim)])].contiguous()")
+        cut = "(x[(slice(None), *box)].contiguous(), [one.start for one in box])"
+        return as_cutting_lambda(keys, f"(lambda box: {cut})([{span} for a in range(1, x.ndim)])")
 
 
 def _range(x: Tensor, axis: int, above: float, margin: int) -> tuple[int, int]:
