@@ -23,7 +23,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("mean", "low", "high")
-SHOWN = ("auroc", "balanced_accuracy", "sensitivity", "specificity", "ece")
+SHOWN = (
+    "auroc", "balanced_accuracy", "sensitivity", "specificity", "ece",
+    "dice", "iou", "surface_dice", "hd95_mm", "hd95_pixels",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -56,6 +59,7 @@ def main() -> None:
             f"{split}_{name}": summary([run["scores"][split][name]["value"] for run in runs])
             for split in ("val", "test")
             for name in SHOWN
+            if name in runs[0]["scores"][split]
         },
         "test_by_finding": by_finding(runs),
         "runs": runs,

@@ -114,6 +114,13 @@ def _print_folds(root: Path) -> None:
         table.add_row(escape(title), *[_number(score[key], name) for key in ("mean", "low", "high")])
     options.print_table(table)
     click.echo("the spread over folds is no confidence interval: their training parts overlap")
+    for name, score in (found.get("pooled") or {}).items():
+        people = f"{score['n']} cases of {score['patients']} patients, each tested once"
+        click.echo(f"{name} over {people}: {_interval(score, name)} (95 % interval)")
+    base = found.get("baseline") or {}
+    if rows and rows[0][1] in base:
+        click.echo(f"trivial baseline, {rows[0][0]}: {_number(base[rows[0][1]]['mean'], rows[0][1])}")
+    click.echo(f"time of training in all folds: {found['seconds']['training']:.0f} s")
     click.echo(f"folds:  {root}")
 
 

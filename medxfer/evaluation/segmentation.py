@@ -7,6 +7,7 @@ diagonal of the image (as in BraTS), so that a missed structure is never better 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -267,6 +268,24 @@ def mean_of_table(table: Floats) -> float:
     return float(_means(table, np.ones((1, len(table))))[0])
 
 
+def score_of_table(table: Floats, patients: Sequence[str], *, seed: int = 0, samples: int = 1000) -> Score:
+    """The mean of such values with its 95 % interval by bootstrap over patients.
+
+    Args:
+        table: Values (cases, classes), NaN where a case does not define a class.
+        patients: Patient of each case.
+        seed: Of the resamples.
+        samples: Resamples.
+    """
+    counted = np.asarray(np.isfinite(table).any(axis=1))
+    people = len({patient for patient, counts in zip(patients, counted, strict=True) if counts})
+    value = mean_of_table(table)
+    draws = np.concatenate([_means(table, w) for w in patient_weights(patients, samples=samples, seed=seed)])
+    low, high = interval(draws, value) if people > 1 else (math.nan, math.nan)
+    note = _few(people) if counted.any() else "no case has it, in truth or prediction"
+    return Score(value=value, low=low, high=high, n=int(counted.sum()), patients=people, note=note)
+
+
 def _classes_of(cases: Sequence[Case]) -> list[str]:
     return list(dict.fromkeys(name for case in cases for name in case))
 
@@ -303,22 +322,13 @@ def _scores(
     tables = {name: _table(cases, classes, name) for name in _names_of(cases)}
     if not cases:
         return {}
-    blocks = list(patient_weights(patients, samples=samples, seed=seed))
     scores = {}
     for name, table in tables.items():
-        counted = np.asarray(np.isfinite(table).any(axis=1))
-        people = len({patient for patient, counts in zip(patients, counted, strict=True) if counts})
-        value = float(_means(table, np.ones((1, len(cases))))[0])
-        draws = np.concatenate([_means(table, weights) for weights in blocks])
-        low, high = interval(draws, value) if people > 1 else (math.nan, math.nan)
-        note = _few(people) if counted.any() else "no case has it, in truth or prediction"
+        score = score_of_table(table, patients, seed=seed, samples=samples)
         if name.startswith("hd95") and (faults := _one_sided(cases, classes)):
-            note = "; ".join(
-                filter(None, (note, f"{faults} masks empty on one side count as the image's diagonal"))
-            )
-        scores[name] = Score(
-            value=value, low=low, high=high, n=int(counted.sum()), patients=people, note=note
-        )
+            said = f"{faults} masks empty on one side count as the image's diagonal"
+            score = dataclasses.replace(score, note="; ".join(filter(None, (score.note, said))))
+        scores[name] = score
     return scores
 
 

@@ -7,8 +7,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..bundle.schema import Bundle
 from ..errors import ConfigError
+from ..evaluation.segmentation import score_of_table
 from ..files import write_json
 from ..pipeline import Request, resume_run, run_bundle
 from ..progress import Progress
@@ -56,7 +59,8 @@ def run_folds(bundle: Bundle, folds: int, request: Request, say: Progress) -> Pa
 def summary_of(runs: list[RunFolder]) -> dict[str, Any]:
     """Mean, lowest and highest of each test score over folds, with the number of cases in all; by class, if known.
 
-    The spread over folds is no confidence interval: their training parts overlap.
+    The spread over folds is no confidence interval: their training parts overlap. Where every case was tested once and
+    has a score of its own (Dice), `pooled` holds the mean over all cases with its interval by patient.
     """
     scores = [run.read("scores.json") for run in runs]
     found: dict[str, Any] = {"folds": len(runs), "test": _over_folds([one["test"] for one in scores])}
@@ -64,7 +68,29 @@ def summary_of(runs: list[RunFolder]) -> dict[str, Any]:
     for name in by_class[0]:
         if all(name in one for one in by_class):
             found.setdefault("by_class", {})[name] = _over_folds([one[name] for one in by_class])
+    bases = [(one.get("baseline") or {}).get("test") for one in scores]
+    if all(bases):
+        found["baseline"] = _over_folds([one for one in bases if one])
+    if (pooled := _pooled(runs, scores[0])) is not None:
+        found["pooled"] = pooled
+    seconds = [run.read("run.json").get("seconds", {}) for run in runs]
+    found["seconds"] = {
+        name: round(sum(one.get(name, 0.0) for one in seconds), 1) for name in ("training", "whole")
+    }
     return found | {"runs": [run.root.name for run in runs]}
+
+
+def _pooled(runs: list[RunFolder], scores: dict[str, Any]) -> dict[str, Any] | None:
+    """The key metric over the test cases of all folds, where each case has it and is tested once."""
+    key = str(scores.get("key_metric"))
+    rows = [row for run in runs for row in run.read("predictions/test.csv")]
+    people = {row["case"]: row["patient"] for row in runs[0].read("split.csv")}
+    columns = [f"{key}_{name}" for name in scores.get("classes", [])]
+    cases = [row["case"] for row in rows]
+    if not columns or len(set(cases)) != len(cases) or not all(name in rows[0] for name in columns):
+        return None
+    table = np.array([[float(row[name] or "nan") for name in columns] for row in rows], dtype=np.float64)
+    return {key: score_of_table(table, [people[case] for case in cases]).to_plain()}
 
 
 def _over_folds(scores: list[dict[str, Any]]) -> dict[str, Any]:
