@@ -77,8 +77,8 @@ class Task(Protocol):
     def validate(self, answered: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
         """Loss and key metric over batches of outputs and targets, without interval: cheap enough for every epoch."""
 
-    def keep(self, outputs: Tensor, targets: Tensor | None, origins: Sequence[Origin]) -> Sequence[Any]:
-        """What is kept of each case of a batch until all are scored; `Predictions.outputs` joins it."""
+    def keep(self, outputs: Tensor, targets: Tensor | None, origins: Sequence[Origin]) -> Any:
+        """What is kept of each case of a batch until all are scored: an array or a list, which `joined` joins."""
 
     def calibrate(self, val: Predictions, rule: str) -> dict[str, Any]:
         """Threshold, temperature: everything that is chosen on val."""
