@@ -14,7 +14,8 @@ from pathlib import Path
 
 from .errors import ConfigError, RunError
 
-_AT_ONCE = 2**20  # bytes of a file hashed without `file_digest`, whose buffer costs more than a small file
+AT_ONCE = 2**20  # bytes of a file read by `read_small`
+_BINARY = getattr(os, "O_BINARY", 0)  # of Windows
 
 
 def home() -> Path:
@@ -104,10 +105,26 @@ def write_json(path: Path, value: object) -> Path:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's content; a large file is read in pieces."""
+    size = path.stat().st_size
+    if size <= AT_ONCE:
+        return hashlib.sha256(read_small(path, size)[0]).hexdigest()
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size <= _AT_ONCE:
-            return hashlib.sha256(file.read()).hexdigest()
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_small(path: Path, size: int) -> tuple[bytes, os.stat_result]:
+    """Content of a file that is `size` bytes long, and what the open file is then.
+
+    By the system's calls: a third of the time of `open`, which counts where a data set is many small pictures.
+    """
+    handle = os.open(path, os.O_RDONLY | _BINARY)
+    try:
+        content = os.read(handle, size + 1)
+        while len(content) != size and (more := os.read(handle, AT_ONCE)):
+            content += more
+        return content, os.fstat(handle)
+    finally:
+        os.close(handle)
 
 
 def require_space(folder: Path, size_bytes: int) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,17 +26,18 @@ from .case import Case
 from .image import Refused, is_constant, shown
 from .masks import MaskRule, map_on_grid
 from .placed import Placed
-from .presets import prepared
 from .ragged import Ragged, Rows
 from .sampling import Parts, Reading, digest_of, read_case
 from .steps.base import Step
-from .steps.pictures import LEVELS
+from .steps.pictures import LEVELS, Quantise
 from .threads import in_order
+from .together import MOST_BYTES, bytes_of, prepared_together
 
 VERSION = 3  # counted up when readers or steps give other numbers for the same file
 LEAST_SIDE = 16  # pixels
 MOST_CONSTANT = 0.01  # share of cases of one value all over
 TOGETHER = 2**23  # pixels or voxels of whole images that are held and looked at together, if they are several
+_FEW = 97  # every so many-th pixel
 SHOWN = 5  # bad files named in one refusal
 
 
@@ -68,7 +70,7 @@ class Arrays:
 
     def together(self, batch: int) -> int:
         """How many whole images are taken at once: at most `batch`, fewer of large ones, one where sizes differ."""
-        if self.is_ragged:
+        if isinstance(self.images, Ragged):
             return 1
         return max(1, min(batch, TOGETHER // math.prod(self.images.shape[2:])))
 
@@ -128,7 +130,7 @@ def cache_arrays(
     make = _Maker(steps, store, reading, masks)
     entry = open_entry(place, cases)
     if entry is not None and any(
-        not isinstance(make(cases[number], digests[number]), Refused) for number in entry.refused
+        not isinstance(make([(cases[number], digests[number])])[0], Refused) for number in entry.refused
     ):
         # What was refused then can be read now: a codec was installed, a limit raised.
         shutil.rmtree(place, ignore_errors=True)
@@ -188,29 +190,57 @@ class _Maker:
     reading: Reading
     masks: MaskRule | None
 
-    def __call__(self, case: Case, digest: str) -> Made | Refused:
-        try:
-            parts = read_case(case, digest, self.reading)
-            _require_pixels(case, parts)
-            done = [prepared(part.image, self.steps) for part in parts.images]
-            remarks: list[str] = []
-            maps = self._maps(case, parts, done, remarks)
-        except DataError as error:
-            where = shown(case.images[0]) if error.where == "image" else error.where
-            return Refused(
-                case=case.id, where=where, seen=error.seen, accepted=error.accepted, todo=error.todo
-            )
-        return Made(
-            arrays=[self._stored(one) for one in done],
-            maps=maps,
-            affines=[one.affine for one in done],
-            marks=[(part.suffix, part.label) for part in parts.images],
-            warnings=(*parts.warnings, *remarks),
-        )
+    def __call__(self, rows: Sequence[tuple[Case, str]]) -> list[Made | Refused]:
+        """Each case, given with the digest of its files; pictures of one size are preprocessed together."""
+        found: dict[int, Made | Refused] = {}
+        read: dict[int, Parts] = {}
+        for number, (case, digest) in enumerate(rows):
+            try:
+                parts = read_case(case, digest, self.reading, as_stored=True)
+                _require_pixels(case, parts)
+            except DataError as error:
+                found[number] = _refused(case, error)
+                continue
+            read[number] = parts
+            if sum(bytes_of(part.image) for one in read.values() for part in one.images) >= MOST_BYTES:
+                self._make(rows, read, found)
+        self._make(rows, read, found)
+        return [found[number] for number in range(len(rows))]
 
-    def _maps(
-        self, case: Case, parts: Parts, done: Sequence[Placed], remarks: list[str]
-    ) -> list[np.ndarray]:
+    def _make(
+        self, rows: Sequence[tuple[Case, str]], read: dict[int, Parts], found: dict[int, Made | Refused]
+    ) -> None:
+        """Preprocess what was read, and forget it."""
+        images = [part.image for parts in read.values() for part in parts.images]
+        try:
+            done: Iterator[Placed] | None = iter(prepared_together(images, self._before_store()))
+        except DataError:
+            done = None  # one of them: each alone tells which
+        for number, parts in read.items():
+            case = rows[number][0]
+            try:
+                if done is None:
+                    own = prepared_together([part.image for part in parts.images], self._before_store())
+                else:
+                    own = list(itertools.islice(done, len(parts.images)))
+                remarks: list[str] = []
+                found[number] = Made(
+                    arrays=[self._stored(one) for one in own],
+                    maps=self._maps(case, parts, own, remarks),
+                    affines=[one.affine for one in own],
+                    marks=[(part.suffix, part.label) for part in parts.images],
+                    warnings=(*parts.warnings, *remarks),
+                )
+            except DataError as error:
+                found[number] = _refused(case, error)
+        read.clear()
+
+    def _before_store(self) -> tuple[Step, ...]:
+        """The steps without a last rounding that `_stored` does itself."""
+        last = self.steps[-1] if self.steps else None
+        return self.steps[:-1] if isinstance(last, Quantise) and last.store == self.store else self.steps
+
+    def _maps(self, case: Case, parts: Parts, done: Sequence[Placed], remarks: list[str]) -> list[np.ndarray]:
         if self.masks is None:
             return []
         return [
@@ -224,7 +254,13 @@ class _Maker:
         x = image.values
         if self.store not in LEVELS:
             return x.half().numpy()
-        return (x * LEVELS[self.store]).round().to(getattr(torch, self.store)).numpy()
+        levels = x.numpy() * np.float32(LEVELS[self.store])
+        return np.rint(levels, out=levels).astype(self.store)
+
+
+def _refused(case: Case, error: DataError) -> Refused:
+    where = shown(case.images[0]) if error.where == "image" else error.where
+    return Refused(case=case.id, where=where, seen=error.seen, accepted=error.accepted, todo=error.todo)
 
 
 def _require_pixels(case: Case, parts: Parts) -> None:
@@ -250,7 +286,11 @@ def _require_varied(entry: Entry, cases: Sequence[Case]) -> None:
 
 def _flattened(arrays: Arrays) -> tuple[str, ...]:
     """What preprocessing made of one value all over, as a sentence: a window that misses the image, mostly."""
-    count = sum(bool(one.min() == one.max()) for one in arrays.images)
+    # A few pixels of most rows tell that they differ.
+    count = sum(
+        bool((one.ravel()[::_FEW] == one.flat[0]).all() and one.min() == one.max())
+        for one in (np.asarray(arrays.images) if isinstance(arrays.images, np.ndarray) else arrays.images)
+    )
     if not count:
         return ()
     return (

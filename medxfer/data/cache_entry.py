@@ -21,7 +21,7 @@ from ..progress import Progress
 from .case import Case
 from .image import Refused, shown
 from .ragged import Rows, rows_of
-from .threads import in_order
+from .threads import pieces_in_order
 
 _FILES = ("images.bin", "maps.bin", "affines.npy")
 
@@ -62,7 +62,7 @@ def fill_entry(
     place: Path,
     cases: Sequence[Case],
     digests: Sequence[str],
-    make: Callable[[Case, str], Made | Refused],
+    make: Callable[[list[tuple[Case, str]]], list[Made | Refused]],
     say: Progress,
     *,
     one_size: bool,
@@ -73,7 +73,7 @@ def fill_entry(
         place: Folder of the entry.
         cases: To be read.
         digests: Content of each case's files.
-        make: Reads one case.
+        make: Reads some cases, each with the digest of its files.
         say: Shows a bar.
         one_size: Refuse images of different sizes.
     """
@@ -86,7 +86,7 @@ def fill_entry(
                 say.bar("read images", len(cases)) as advance,
                 _Writer(temporary, one_size=one_size) as writer,
             ):
-                for number, made in enumerate(in_order(make, cases, digests)):
+                for number, made in enumerate(pieces_in_order(make, cases, digests)):
                     advance()
                     if isinstance(made, Refused):
                         writer.refused[number] = made
@@ -101,14 +101,16 @@ def fill_entry(
                 return Entry(refused=writer.refused, warnings=writer.warnings)
             np.save(temporary / "affines.npy", np.stack(writer.affines))
             write_json(temporary / "entry.json", _signed(writer.head(len(cases), temporary)))
+            is_own = True
             try:
                 temporary.rename(place)
             except OSError:
                 if not place.is_dir():
-                    raise  # else another process was first: its entry is the same
+                    raise
+                is_own = False  # another process was first: its entry is the same
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    opened = open_entry(place, cases)
+    opened = open_entry(place, cases, hashed=is_own)
     assert opened is not None  # written a moment ago
     return opened
 
@@ -174,14 +176,22 @@ class _Writer(contextlib.ExitStack):
         }
 
 
-def open_entry(place: Path, cases: Sequence[Case]) -> Entry | None:
-    """A kept entry whose content is still what was written; a damaged one is removed and None returned."""
+def open_entry(place: Path, cases: Sequence[Case], *, hashed: bool = False) -> Entry | None:
+    """A kept entry whose content is still what was written; a damaged one is removed and None returned.
+
+    Args:
+        place: Folder of the entry.
+        cases: That it is of.
+        hashed: This process hashed the files as it wrote them, a moment ago.
+    """
     if not place.is_dir():
         return None
     try:
         head = json.loads((place / "entry.json").read_text(encoding="utf-8"))
         sound = head.pop("head") == _digest_of_head(head) and head["cases"] == len(cases)
-        if not sound or any(head["sha256"][name] != sha256_of(place / name) for name in _FILES):
+        if not sound or not (
+            hashed or all(head["sha256"][name] == sha256_of(place / name) for name in _FILES)
+        ):
             raise ValueError("damaged")
         affines = np.load(place / "affines.npy")
         shapes = [tuple(shape) for shape in head["shapes"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import threading
 import warnings
@@ -42,6 +43,7 @@ class Image:
     applied: tuple[str, ...] = ()  # what was done to the stored values
     warnings: tuple[str, ...] = ()
     filename: str = ""  # the file or series folder it was read from
+    extent: tuple[float, float] | None = None  # least and largest value, where the reader knows them already
 
     @property
     def full_affine(self) -> np.ndarray:
@@ -166,8 +168,8 @@ def checked(path: Path, image: Image, *, on_nonfinite: str = "stop") -> Image:
         DataError: NaN or infinite values; their count and the first place are named.
     """
     array, remarks = image.array, list(image.warnings)
-    low, high = float(array.min()), float(array.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
+    low, high = image.extent or (float(array.min()), float(array.max()))
+    if not (math.isfinite(low) and math.isfinite(high)):
         bad = ~np.isfinite(array)
         seen = f"{int(bad.sum())} values are NaN or infinite, the first at {_place(np.argwhere(bad)[0])}"
         if on_nonfinite != "zero":

@@ -73,13 +73,14 @@ def _read_folder(folder: Path, policy: ReadPolicy) -> Image:
     return checked(folder, image, on_nonfinite=policy.on_nonfinite)
 
 
-def decode(path: Path, content: bytes, *, policy: ReadPolicy = STRICT) -> Image:
+def decode(path: Path, content: bytes, *, policy: ReadPolicy = STRICT, as_stored: bool = False) -> Image:
     """Read an image from the bytes of its file.
 
     Args:
         path: For messages, for its suffix, and where the other file of a pair lies.
         content: The file.
         policy: As `read_image`.
+        as_stored: A picture of 8 bits is given as uint8, a quarter of the memory; everything else as float32.
 
     Raises:
         DataError: As `read_image`.
@@ -88,7 +89,7 @@ def decode(path: Path, content: bytes, *, policy: ReadPolicy = STRICT) -> Image:
     if kind is None:
         raise _foreign(path, content)
     try:
-        image = _decoded(path, content, kind, policy)
+        image = _decoded(path, content, kind, policy, as_stored)
     except DataError:
         raise
     except MemoryError:
@@ -106,7 +107,7 @@ def decode(path: Path, content: bytes, *, policy: ReadPolicy = STRICT) -> Image:
     return checked(path, image, on_nonfinite=policy.on_nonfinite)
 
 
-def _decoded(path: Path, content: bytes, kind: str, policy: ReadPolicy) -> Image:
+def _decoded(path: Path, content: bytes, kind: str, policy: ReadPolicy, as_stored: bool) -> Image:
     """The reader of a kind; imported when first needed, since work without DICOM needs no pydicom."""
     if kind == "DICOM":
         from .formats.dicom_frames import read_dicom_file
@@ -126,7 +127,7 @@ def _decoded(path: Path, content: bytes, kind: str, policy: ReadPolicy) -> Image
         return read_metaimage(path, content, policy=policy)
     from .formats.pictures import read_picture
 
-    return read_picture(path, content, kind, policy=policy)
+    return read_picture(path, content, kind, policy=policy, as_stored=as_stored)
 
 
 def _foreign(path: Path, content: bytes) -> DataError:

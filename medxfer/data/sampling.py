@@ -15,7 +15,7 @@ import torch
 
 from ..bundle.schema import DataSpec, SliceSpec
 from ..errors import DataError
-from ..files import sha256_of
+from ..files import AT_ONCE, read_small, sha256_of
 from .case import Case
 from .image import Image, shown
 from .placed import Placed, placed
@@ -77,7 +77,10 @@ def digest_of(case: Case) -> str:
 
 def _digest(path: Path) -> str:
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
+        mode = status.st_mode
+        if stat.S_ISREG(mode) and status.st_size <= AT_ONCE:
+            return hashlib.sha256(read_small(path, status.st_size)[0]).hexdigest()
         if stat.S_ISDIR(mode):
             inside = sorted(one for one in path.rglob("*") if one.is_file())
             return hashlib.sha256(" ".join(sorted(map(sha256_of, inside))).encode()).hexdigest()
@@ -87,19 +90,21 @@ def _digest(path: Path) -> str:
         return "unreadable"
 
 
-def read_case(case: Case, digest: str, reading: Reading) -> Parts:
+def read_case(case: Case, digest: str, reading: Reading, *, as_stored: bool = False) -> Parts:
     """Read the files of a case.
 
     Args:
         case: Its images are one file or series, or several that become channels.
         digest: What `digest_of` said; a file that changed since is refused.
         reading: Policy and slices.
+        as_stored: The one picture of a case is given as uint8 where it has 8 bits, for `prepared_together`.
 
     Raises:
         DataError: A file that cannot be read, or files that lie on different grids.
     """
     is_own = len(case.images) == 1 and not isinstance(case.label, Path)  # else it is of several files
-    images = [_image(path, digest if is_own else None, reading.policy) for path in case.images]
+    as_stored = as_stored and len(case.images) == 1 and reading.slices is None
+    images = [_image(path, digest if is_own else None, reading.policy, as_stored) for path in case.images]
     return parts_of(case, images, reading)
 
 
@@ -115,14 +120,14 @@ def parts_of(case: Case, images: Sequence[Image], reading: Reading) -> Parts:
     return Parts(parts, warnings)
 
 
-def _image(path: Path, digest: str | None, policy: ReadPolicy) -> Image:
+def _image(path: Path, digest: str | None, policy: ReadPolicy, as_stored: bool) -> Image:
     if digest is None or path.is_dir():
         return read_image(path, policy=policy)
     content = load_bytes(path)
     if hashlib.sha256(content).hexdigest() != digest:
         seen, todo = "it changed while it was read", "wait until it is written, then run again"
         raise DataError(shown(path), seen, "a file at rest", todo)
-    return decode(path, content, policy=policy)
+    return decode(path, content, policy=policy, as_stored=as_stored)
 
 
 def _joined(case: Case, images: Sequence[Image]) -> Placed:

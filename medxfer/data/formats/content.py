@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from ...errors import DataError
+from ...files import AT_ONCE, read_small
 from ..image import limit, shown
 
 ACCEPTED = "DICOM, NIfTI, NRRD, MetaImage, PNG, JPEG, TIFF or BMP"
@@ -22,9 +23,7 @@ def load_bytes(path: Path) -> bytes:
     try:
         before = path.stat()
         _refuse_odd(path, before)
-        with path.open("rb") as file:
-            content = file.read()
-            after = os.fstat(file.fileno())
+        content, after = _read(path, before.st_size)
     except FileNotFoundError:
         raise DataError(shown(path), "no such file", ACCEPTED, "correct the path") from None
     except OSError as error:
@@ -42,6 +41,14 @@ def load_bytes(path: Path) -> bytes:
         )
         raise DataError(shown(path), seen, "a file at rest", "wait until it is written, then run again")
     return content
+
+
+def _read(path: Path, size: int) -> tuple[bytes, os.stat_result]:
+    """Content, and what the open file is then."""
+    if size <= AT_ONCE:
+        return read_small(path, size)
+    with path.open("rb") as file:
+        return file.read(), os.fstat(file.fileno())
 
 
 def _refuse_odd(path: Path, status: os.stat_result) -> None:
