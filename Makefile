@@ -28,7 +28,7 @@ clean:
 # Stamp files: a second call installs nothing, a changed list of dependencies installs again.
 .venv/installed: $(SETUP)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) --editable . $(PLUGINS:%=--editable %)
+	$(INSTALL) --editable '.[fast]' $(PLUGINS:%=--editable %)
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -98,7 +98,7 @@ class Trained:
         paths: Sequence[Path | str] = (),
         *,
         table: Path | str | None = None,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         overwrite: bool = True,
         batch: int = 32,
         say: Progress | None = None,
@@ -127,6 +127,7 @@ class Trained:
         """
         volumes = self.bundle.images.dims == 3 or self.bundle.data.slices is not None
         say, notes = say or Progress(quiet=True), list[str]()
+        folder = None if folder is None else Path(folder)
         inputs = inputs_of([Path(path) for path in paths], self.bundle.data, volumes=volumes, notes=notes)
         if table is not None:
             inputs += inputs_of_table(Path(table), self.bundle.data, notes)
@@ -160,7 +161,8 @@ class Trained:
 
 def _require_elsewhere(folder: Path, inputs: Sequence[Input]) -> None:
     """Refuse to write beside the images: a mask has the name of its image, and would replace it."""
-    if folder.resolve() in {file.path.resolve().parent for one in inputs for file in one.files}:
+    paths = [file.path.resolve() for one in inputs for file in one.files]
+    if folder.resolve() in {path if path.is_dir() else path.parent for path in paths}:
         raise ConfigError(str(folder), "the folder of the images", "another folder", "name an empty one")
 
 
@@ -173,7 +175,9 @@ def _require_free(folder: Path, names: Sequence[str], answer: RowAnswer | MaskAn
     there = [path.name for path in sorted(folder.iterdir()) if file_stem(path.name).lower() in wanted]
     if there:
         seen = f"{len(there)} files that would be overwritten, {there[0]} among them"
-        raise ConfigError(str(folder), seen, "a folder without them", "name another folder, or move them away")
+        raise ConfigError(
+            str(folder), seen, "a folder without them", "name another folder, or move them away"
+        )
 
 
 def _file_names(shown_names: Sequence[str]) -> list[str]:

@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from ..errors import ConfigError
 from . import options
+
+_TABLES = (".csv", ".json", ".txt", ".tsv")  # endings of a table; anything else is a folder of masks
 
 
 @click.command()
@@ -16,15 +19,18 @@ from . import options
 @click.argument("files", nargs=-1, type=options.FOLDER)
 @click.option("--data", "table", type=options.FOLDER, metavar="TABLE.csv",
               help="A case a row, by the columns of files that the training table had; no labels needed.")  # fmt: skip
-@click.option(
-    "--out", "-o", type=options.FOLDER, metavar="FILE.csv", help="Write the table here; default stdout."
-)
+@click.option("--out", "-o", type=options.FOLDER, metavar="FILE.csv|FOLDER",
+              help="For the table; default stdout. Where RUN segments, a FOLDER for masks and the table.")  # fmt: skip
 @options.as_json
 @options.quiet
 def predict(
     run: Path, files: tuple[Path, ...], table: Path | None, out: Path | None, as_json: bool, quiet: bool
 ) -> int:
-    """Probabilities and decisions for FILES (or folders) by RUN: a run folder or an exported bundle.
+    """Answers for FILES (or folders) by RUN: a run folder or an exported bundle.
+
+    A row a file: probabilities and the decision, or the size of each segmented class. With -o FOLDER a network that
+    segments writes masks there too, on each file's own grid (NIfTI, PNG, or DICOM SEG for DICOM), and the table as
+    predictions.csv; nothing in FOLDER is overwritten.
 
     A folder is walked as by `inspect`. Where a case is several files (data.images), --data names a table of them.
     A bad file is reported on its line and does not stop the others (exit code 4; 3 when none could be read).
@@ -35,18 +41,37 @@ def predict(
 
     if not files and table is None:
         raise click.UsageError("Missing argument 'FILES...', or --data TABLE.csv.")
-    rows = open_run(run).predict(files, table=table, say=Progress(quiet=quiet))
+    trained = open_run(run)
+    place, folder = _places(out, writes_files=trained.writes_files, as_json=as_json)
+    rows = trained.predict(files, table=table, folder=folder, overwrite=False, say=Progress(quiet=quiet))
     text = json.dumps(rows, indent=1) + "\n" if as_json else csv_text(rows)
-    if out is None:
+    if place is None:
         click.echo(text, nl=False)
     else:
         from ..files import write_atomic
 
-        write_atomic(out, text)
+        write_atomic(place, text)
     refused = sum(row["status"] == "refused" for row in rows)
     if refused and not quiet:
         click.echo(f"{refused} of {len(rows)} files refused; see the column `reason`", err=True)
     return 0 if not refused else 3 if refused == len(rows) else 4
+
+
+def _places(out: Path | None, *, writes_files: bool, as_json: bool) -> tuple[Path | None, Path | None]:
+    """Where the table goes (None: stdout), and the folder of files beside it (None: none are written).
+
+    Raises:
+        ConfigError: A folder was named that is a file, or one that holds a table already.
+    """
+    if out is None or out.suffix.lower() in _TABLES or not (writes_files or out.is_dir()):
+        return out, None
+    table = out / ("predictions.json" if as_json else "predictions.csv")
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}", "a file", "FILE.csv or a folder", "name another folder")
+    if table.exists():
+        todo = "name another folder, or move it away"
+        raise ConfigError(f"--out {out}", f"{table.name} is there already", "a folder without it", todo)
+    return table, out if writes_files else None
 
 
 @click.command()

@@ -62,6 +62,8 @@ class MaskRule:
         Raises:
             DataError: A value that is not whole, or stands for no class.
         """
+        if labels.flags.f_contiguous and not labels.flags.c_contiguous:
+            return self.numbers(labels.T, where).T  # pieces of the first axis would be strewn over memory
         low, high = float(labels.min()), float(labels.max())
         if not high - low < _MOST_VALUES:
             seen = f"values from {low:g} to {high:g}"
@@ -69,7 +71,8 @@ class MaskRule:
         first = round(low)
         counts = np.zeros(round(high) - first + 1, np.int64)
         parts = _parts(labels)
-        for part in parts:  # one after the other: whole volumes of int64 and float64 would be many times the mask
+        # One after the other: whole volumes of int64 and float64 would be many times the mask.
+        for part in parts:
             whole = np.rint(labels[part]).astype(np.int64)
             broken = np.abs(labels[part] - whole) > _WHOLE
             if broken.any():
@@ -238,7 +241,9 @@ def _values(path: Path, mask: Placed, whole: Placed, remarks: list[str] | None) 
         astray = corner_distance(mask, whole) / min(whole.spacing)
         differs = astray > _ASTRAY
         if remarks is not None and _ROUNDED < astray <= _ASTRAY:
-            remarks.append(f"the mask lies beside its image by less than {_ASTRAY:g} voxels: taken for rounding")
+            remarks.append(
+                f"the mask lies beside its image by less than {_ASTRAY:g} voxels: taken for rounding"
+            )
     if differs:
         todo = (
             "export image and mask from one series, or resample the mask onto the image by nearest neighbour"
@@ -248,7 +253,7 @@ def _values(path: Path, mask: Placed, whole: Placed, remarks: list[str] | None) 
 
 
 def _even(labels: np.ndarray, grid: SourceGrid, whole: Placed) -> tuple[np.ndarray, np.ndarray]:
-    """Slices at uneven places on the even steps that the reader made of them, each of the nearest one; and the affine."""
+    """Slices at uneven places on the even steps that the reader made of them, each the nearest one; and the affine."""
     if grid.origins is None:
         return labels, grid.affine
     along = grid.origins[-1] - grid.origins[0]

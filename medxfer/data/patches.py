@@ -120,7 +120,9 @@ class Patches:
 
 def counts_of(label: np.ndarray) -> np.ndarray:
     """Voxels of each class number, (256,); slice by slice, as `bincount` makes 8 bytes of each."""
-    counts: np.ndarray = sum(np.bincount(part.ravel(), minlength=IGNORED + 1) for part in label)
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for part in label:
+        counts += np.bincount(part.ravel(), minlength=IGNORED + 1)
     return counts
 
 

@@ -73,25 +73,42 @@ def planes_on_grid(probabilities: np.ndarray, affine: np.ndarray, grid: SourceGr
     Yields:
         (K, first, second) float32; 0 more than half a voxel outside of the prediction. Of a picture one.
     """
-    volume = np.stack([_three_axes(one, affine, grid) for one in probabilities])
+    way = _way(affine, grid)
+    for rows, columns, slab in _slabs(probabilities, affine, grid):
+        plane = np.zeros((len(probabilities), *way.shape[:2]), np.float32)
+        plane[:, rows, columns] = slab
+        yield plane
+
+
+def _slabs(
+    probabilities: np.ndarray, affine: np.ndarray, grid: SourceGrid
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """The part of each plane of `planes_on_grid` that lies in the prediction, and where; the rest is 0."""
+    volume = (
+        probabilities
+        if _three_axes(probabilities[0], affine, grid).ndim == probabilities.ndim - 1
+        else (probabilities[..., None])
+    )
     way = _way(affine, grid)
     if way.order is None:
-        yield from _planes_aslant(volume, way)
+        for plane in _planes_aslant(volume, way):
+            yield slice(None), slice(None), plane
         return
     turned = volume.transpose(0, *(axis + 1 for axis in way.order))
     weighed = [_linear(way, axis, turned.shape[axis + 1]) for axis in range(3)]
     (first, low_row, high_row, row), (second, low_column, high_column, column), third = weighed
     across = dict(zip(third[0].tolist(), range(len(third[0])), strict=True))
+    nothing = np.zeros((len(turned), 0, 0), np.float32)
     for number in range(way.shape[2]):
-        plane = np.zeros((len(turned), *way.shape[:2]), np.float32)
-        if number in across:
-            place = across[number]
-            low, high = turned[..., third[1][place]], turned[..., third[2][place]]
-            slab = _between(low, high, third[3][place])
-            slab = _between(slab[:, low_row], slab[:, high_row], row[:, None])
-            slab = _between(slab[:, :, low_column], slab[:, :, high_column], column)
-            plane[:, _span(first), _span(second)] = slab
-        yield plane
+        if number not in across:
+            yield slice(0, 0), slice(0, 0), nothing
+            continue
+        place = across[number]
+        low, high = turned[..., third[1][place]], turned[..., third[2][place]]
+        slab = _between(low, high, third[3][place])
+        slab = _between(slab[:, low_row], slab[:, high_row], row[:, None])
+        slab = _between(slab[:, :, low_column], slab[:, :, high_column], column)
+        yield _span(first), _span(second), slab
 
 
 def decided_on_grid(
@@ -112,19 +129,46 @@ def decided_on_grid(
     """
     count = len(probabilities)
     shape = _way(affine, grid).shape
+    slabs = enumerate(_slabs(probabilities, affine, grid))
     if threshold is not None:
         called: np.ndarray = np.zeros((count, *shape), dtype=bool)
-        for number, plane in enumerate(planes_on_grid(probabilities, affine, grid)):
-            called[..., number] = plane >= threshold
+        for number, (rows, columns, slab) in slabs:
+            called[:, rows, columns, number] = slab >= threshold
         return called.reshape(count, *grid.shape)
     out: np.ndarray = np.zeros(shape, np.uint8, order="F")
-    for number, plane in enumerate(planes_on_grid(probabilities, affine, grid)):
-        best, winner = plane[0], out[..., number]
+    for number, (rows, columns, slab) in slabs:
+        best, winner = slab[0], np.zeros(slab.shape[1:], np.uint8)
         for one in range(1, count):
-            better = plane[one] > best
-            winner[better] = one
-            best = np.maximum(best, plane[one])
+            winner[slab[one] > best] = one
+            best = np.maximum(best, slab[one])
+        out[rows, columns, number] = winner
     return out.reshape(grid.shape, order="F")
+
+
+def called_box(called: np.ndarray) -> tuple[slice, ...]:
+    """The box about all that is called, one voxel wider where there is more.
+
+    Between voxels that are all background nothing else wins, so what is outside of this box is background on the file's
+    grid too: probabilities of the box alone, with `affine_of_box`, give the same mask.
+
+    Args:
+        called: (*spatial) bool, whether something but background was called.
+    """
+    box = []
+    for axis, side in enumerate(called.shape):
+        found = np.flatnonzero(called.any(axis=tuple(other for other in range(called.ndim) if other != axis)))
+        if not len(found):
+            return (slice(0, 1),) * called.ndim
+        box.append(slice(max(0, int(found[0]) - 1), min(side, int(found[-1]) + 2)))
+    return tuple(box)
+
+
+def affine_of_box(affine: np.ndarray, box: tuple[slice, ...]) -> np.ndarray:
+    """The affine of a part of a grid whose first voxel is where the box begins."""
+    matrix = np.eye(len(box) + 1)
+    matrix[:-1, -1] = [part.start for part in box]
+    moved: np.ndarray = affine @ matrix
+    return moved
 
 
 def _three_axes(values: np.ndarray, affine: np.ndarray, grid: SourceGrid) -> np.ndarray:

@@ -1,16 +1,23 @@
-"""A network that sees one size asked about images of any size: MONAI's sliding window."""
+"""A network that sees one size asked about images of any size, window by window."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import RunError
 
-_AT_ONCE = 2**21  # pixels or voxels that the network gets in one go: two windows of 96 a side
+# Pixels or voxels that the network gets in one go. A processor is fastest with few (its caches), a GPU with many; no
+# fewer than two windows, as torch has a fast 3D convolution of one channel only for those.
+_AT_ONCE = {"cpu": 2**19, "cuda": 2**22}
+_SIGMA = 0.125  # of the Gaussian weights, in window sides; MONAI's default, as nnU-Net's
+_LEAST = 1e-3  # weight of a window's corners
 
 
 def predict_windows(
@@ -18,7 +25,8 @@ def predict_windows(
 ) -> Tensor:
     """Logits of whole images; neighbouring windows are averaged with Gaussian weights.
 
-    Images that are smaller than the window are padded with 0 on both sides. Where memory runs out, half as many
+    The same windows, weights and sums as MONAI's `sliding_window_inference(mode="gaussian")`, which exported bundles
+    run. Images that are smaller than the window are padded with 0 on both sides. Where memory runs out, half as many
     windows (or images, where they have the window's size) go at once, one time.
 
     Args:
@@ -33,15 +41,17 @@ def predict_windows(
     Raises:
         RunError: Memory does not suffice.
     """
-    whole = window is None or tuple(images.shape[2:]) == tuple(window)
     size = tuple(images.shape[2:] if window is None else window)
-    at_once = len(images) if whole else max(1, _AT_ONCE // math.prod(size))
+    is_whole = tuple(images.shape[2:]) == size
+    at_once = max(2, _AT_ONCE.get(images.device.type, _AT_ONCE["cpu"]) // math.prod(size))
+    at_once = len(images) if is_whole else at_once
     said = ""
     for portion in dict.fromkeys((at_once, max(1, at_once // 2))):
         try:
-            if whole:
+            if is_whole:
                 return torch.cat([network(part).float() for part in images.split(portion)])
-            return _slid(network, images, size, portion, overlap)
+            with _channels_last(network, images):
+                return _averaged(network, images, size, portion, overlap)
         except (RuntimeError, MemoryError) as error:
             if not _is_about_memory(error):
                 raise
@@ -52,15 +62,84 @@ def predict_windows(
     raise _too_large(images, size, said)
 
 
-def _slid(
+def _averaged(
     network: nn.Module, images: Tensor, window: tuple[int, ...], portion: int, overlap: float
 ) -> Tensor:
-    from monai.inferers.utils import sliding_window_inference
+    """Logits of all windows, each weighed, over the sum of the weights."""
+    sides = tuple(images.shape[2:])
+    lacking = [max(want - side, 0) for want, side in zip(window, sides, strict=True)]
+    pads = [part for lack in reversed(lacking) for part in (lack // 2, lack - lack // 2)]
+    padded = functional.pad(images, pads) if any(pads) else images
+    boxes = window_boxes(padded.shape[2:], window, overlap)
+    weights = gaussian_weights(window).to(images.device)
+    sums: Tensor | None = None
+    every = [(number, slice(None), *box) for number in range(len(images)) for box in boxes]
+    for begin in range(0, len(every), portion):
+        places = every[begin : begin + portion]
+        logits = network(torch.stack([padded[place] for place in places])).float()
+        if sums is None:
+            sums = logits.new_zeros((len(images), logits.shape[1], *padded.shape[2:]))
+        for place, one in zip(places, logits, strict=True):
+            sums[place].addcmul_(one, weights)
+        del logits
+    assert sums is not None
+    total = weights.new_zeros(padded.shape[2:])
+    for box in boxes:
+        total[box] += weights
+    sums /= total
+    inner = tuple(slice(lack // 2, lack // 2 + side) for lack, side in zip(lacking, sides, strict=True))
+    return sums[(slice(None), slice(None), *inner)]
 
-    logits: Tensor = sliding_window_inference(
-        images, window, portion, network, overlap=overlap, mode="gaussian"
-    )
-    return logits.float()
+
+@contextlib.contextmanager
+def _channels_last(network: nn.Module, images: Tensor) -> Iterator[None]:
+    """3D convolution weights with channels last, where that is faster: in fp32 on a processor, 1.3 to 2 times.
+
+    Afterwards they are as before: an export wants them contiguous.
+    """
+    weights = [one for one in network.parameters() if one.ndim == 5]
+    in_fp32 = images.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if not in_fp32 or not weights or not all(one.is_contiguous() for one in weights):
+        yield
+        return
+    _lay_out(network, torch.channels_last_3d)
+    try:
+        yield
+    finally:
+        _lay_out(network, torch.contiguous_format)
+
+
+def _lay_out(network: nn.Module, memory_format: torch.memory_format) -> None:
+    with torch.inference_mode(False):  # its tensors could not be trained any more
+        network.to(memory_format=memory_format)  # type: ignore[call-overload]  # torch's stub lacks the keyword
+
+
+def window_boxes(sides: Sequence[int], window: Sequence[int], overlap: float) -> list[tuple[slice, ...]]:
+    """Where windows lie: at equal steps from the first voxel, the last ones moved back into the image.
+
+    Args:
+        sides: Of the image, none smaller than the window's.
+        window: Its size.
+        overlap: As in `predict_windows`.
+    """
+    starts = []
+    for side, want in zip(sides, window, strict=True):
+        step = max(1, int(want * (1 - overlap)))
+        count = 1 + math.ceil((side - want) / step)
+        starts.append([min(number * step, side - want) for number in range(count)])
+    return [
+        tuple(slice(start, start + want) for start, want in zip(place, window, strict=True))
+        for place in itertools.product(*starts)
+    ]
+
+
+def gaussian_weights(window: Sequence[int]) -> Tensor:
+    """Weights (*window) float32 that fall from the middle of a window to its sides."""
+    weights = torch.ones(())
+    for side in window:
+        places = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
+        weights = weights[..., None] * torch.exp(places**2 / (-2 * (_SIGMA * side) ** 2))
+    return weights.clamp_(min=max(float(weights.min()), _LEAST))
 
 
 def _is_about_memory(error: BaseException) -> bool:

@@ -16,9 +16,11 @@ _CONVOLUTIONS = {functional.conv2d: 2, functional.conv3d: 3}
 class ExactBackward(TorchFunctionMode):
     """Inside, convolutions that `needs_fp32` names go forward in bf16 and backward in fp32; all others as ever.
 
-    Two faults of torch 2.13 on CPUs, both in oneDNN's bf16 kernels: the backward of strided and 5 x 5 depthwise
-    convolutions is several times slower than in fp32, and the weight gradient of 3D convolutions with an output of
-    two voxels or fewer along an axis holds uninitialised memory (tests/training/test_convolution.py shows it).
+    Two faults of torch 2.13 on CPUs, both in oneDNN's bf16 kernels: the backward of depthwise convolutions (strided or
+    5 x 5 pictures, any volumes) is several times slower than in fp32, and the weight gradient of 3D convolutions whose
+    output is no longer than the kernel along an axis holds uninitialised memory; at kernels of 7 it also writes where it
+    must not, and the process may die (tests/training/test_convolution.py shows it). In fp32 only strided kernels of 7 on
+    images of 8 voxels or fewer are wrong; nothing is done about those.
     """
 
     def __torch_function__(
@@ -46,11 +48,12 @@ def needs_fp32(
 ) -> bool:
     """Whether the bf16 backward of this convolution is slow (depthwise) or wrong (3D, thin output) on a CPU."""
     kernel = weight.shape[2:]
+    is_depthwise = groups == x.shape[1] > 1
     if weight.ndim == 4:
-        return groups == x.shape[1] > 1 and (max(stride) > 1 or max(kernel) >= 5)
+        return is_depthwise and (max(stride) > 1 or max(kernel) >= 5)
     sizes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
-    thin = min((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
-    return max(kernel) > 1 and thin <= 2
+    is_thin = any(k > 1 and (n + 2 * p - d * (k - 1) - 1) // s + 1 <= k for n, k, s, p, d in sizes)
+    return is_thin or (is_depthwise and max(kernel) > 1)
 
 
 def _arguments(

@@ -10,6 +10,7 @@ from medxfer.data.augment import Augment
 from medxfer.data.cache import Arrays
 from medxfer.data.case import Case
 from medxfer.data.loaders import Batch, Batches
+from medxfer.data.patches import WholeImages
 from medxfer.data.presets import default_augment
 
 COUNT = 37

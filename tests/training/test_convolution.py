@@ -59,6 +59,24 @@ def test_depthwise_gradients_are_right(kernel: int, stride: int) -> None:
         assert float((one - other).norm() / other.norm()) < 0.05
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("groups", [1, 16])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1), (4, 1)])
+def test_volume_gradients_are_right_where_the_kernel_is_as_long_as_its_output(
+    kernel: int, stride: int, groups: int, layout: torch.memory_format
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    weight = torch.randn(16, 16 // groups, *[kernel] * 3, generator=random).contiguous(memory_format=layout)
+    options = {"stride": stride, "padding": kernel // 2, "groups": groups}
+    for size in ((2, 2, 2), (4, 4, 4), (4, 9, 9), (9, 4, 9), (6, 6, 6), (7, 7, 7), (8, 8, 8)):
+        x = torch.randn(1, 16, *size, generator=random).contiguous(memory_format=layout)
+
+        ours, true = (gradients(x, weight, None, low, **options) for low in (True, False))
+
+        for one, other in zip(ours, true, strict=True):
+            assert float((one - other).norm() / other.norm()) < 0.05, size
+
+
 def test_nothing_is_taken_over_without_gradients() -> None:
     x, weight = torch.randn(1, 8, 2, 2, 2), torch.randn(8, 8, 3, 3, 3)
 

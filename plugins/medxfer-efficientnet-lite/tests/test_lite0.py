@@ -89,17 +89,19 @@ def test_grey_image_gives_what_its_colour_copy_gives(card: EncoderCard) -> None:
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("size", [1, 2, 31, 32, 33, 65])
-def test_padding_is_that_of_tensorflow(size: int) -> None:
-    encoder = build_lite0(spatial_dims=2, in_channels=1).eval()
+def test_padding_is_that_of_tensorflow(size: int, dims: int) -> None:
+    encoder = build_lite0(spatial_dims=dims, in_channels=1).eval()
 
     with torch.no_grad():
-        maps = encoder(torch.rand(1, 1, size, size))
+        maps = encoder(torch.rand(1, 1, *[size] * (dims - 1), 3))
 
     lengths = [size]
     for _ in maps:
         lengths.append(math.ceil(lengths[-1] / 2))
-    assert [found.shape[-1] for found in maps] == lengths[1:]
+    assert [found.shape[2] for found in maps] == lengths[1:]
+    assert [found.shape[-1] for found in maps] == [2, 1, 1, 1, 1]
 
 
 def test_even_size_pads_after_the_image_only() -> None:
@@ -112,6 +114,11 @@ def test_even_size_pads_after_the_image_only() -> None:
     torch.testing.assert_close(seen, wanted)
 
 
-def test_three_dimensions_are_refused() -> None:
-    with pytest.raises(ValueError, match="2D network"):
-        build_lite0(spatial_dims=3, in_channels=1)
+def test_each_axis_of_a_volume_is_padded_by_what_its_length_needs() -> None:
+    stem = build_lite0(spatial_dims=3, in_channels=1).stages[0][0]
+    volume = torch.rand(1, 1, 8, 7, 6)
+
+    seen = stem.conv(volume)
+
+    wanted = functional.conv3d(functional.pad(volume, (0, 1, 1, 1, 0, 1)), stem.conv.weight, stride=2)
+    torch.testing.assert_close(seen, wanted)

@@ -19,13 +19,15 @@ BOTH = pytest.mark.parametrize("encoder_id", ["efficientnet_lite1", "efficientne
 
 
 @BOTH
-def test_card_tells_what_is_built(encoder_id: str) -> None:
+@pytest.mark.parametrize("dims", [2, 3])
+def test_card_tells_what_is_built(encoder_id: str, dims: int) -> None:
     card = card_of(encoder_id)
 
-    encoder = build(encoder_id, spatial_dims=2, in_channels=3)
+    encoder = build(encoder_id, spatial_dims=dims, in_channels=3)
 
     assert card.channels == encoder.channels
-    assert card.parameters[2] == sum(parameter.numel() for parameter in encoder.parameters())
+    assert encoder.strides == tuple((stride,) * dims for stride in (2, 4, 8, 16, 32))
+    assert card.parameters[dims] == sum(parameter.numel() for parameter in encoder.parameters())
 
 
 @BOTH
