@@ -139,7 +139,9 @@ def _prepare(
     first = _first_images(material, bundle)
     advice = check_first_batch(first, encoder, pretrained=pretrained, preset=bundle.images.preset)
     network = Network(encoder, task.head(encoder), window=bundle.images.shape, flips=task.flips)
-    started = None if bundle.start is None else start_from(network, open_run(bundle.start).network, bundle.start)
+    started = (
+        None if bundle.start is None else start_from(network, open_run(bundle.start).network, bundle.start)
+    )
     network.to(device)
     require_space(folder.root, 5 * sum(p.numel() * 4 for p in network.parameters()) + 20_000_000)
     task.prepare(material.targets[train] if material.targets is not None else _maps_of(arrays, train))
@@ -158,7 +160,9 @@ def _prepare(
         say(f"note: {note}")
     if world.first and not folder.has("config.yaml"):
         folder.write("split.csv", material.splits.rows(arrays, material.namer(folder)))
-        folder.write("receipt.json", receipt.to_json() | ({} if started is None else {"start": started.to_json()}))
+        folder.write(
+            "receipt.json", receipt.to_json() | ({} if started is None else {"start": started.to_json()})
+        )
         folder.write("run.json", surroundings.describe_run(bundle, request.command, device, world.size))
         folder.update(
             chosen={"precision": {"value": chosen.precision, "why": chosen.why},

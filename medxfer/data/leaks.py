@@ -42,9 +42,9 @@ def find_duplicates(arrays: Arrays) -> Duplicates:
     small = _small_images(arrays)
     varied = small.reshape(len(small), -1).std(1) > 1e-7
     by_content: dict[str, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(varied):
+    for row in np.flatnonzero(varied).tolist():
         content = np.ascontiguousarray(arrays.images[row])
-        by_content[hashlib.sha256(content.data).hexdigest()].append(int(row))
+        by_content[hashlib.sha256(content.data).hexdigest()].append(row)
     exact = tuple(tuple(rows) for rows in by_content.values() if len(rows) > 1)
     pairs = _near_pairs(small)
     joined = [group for group in joined_groups(len(small), [*exact, *pairs]) if len(group) > 1]

@@ -42,8 +42,9 @@ class Started:
 
     def table(self) -> str:
         """A few lines for people."""
-        heads = [f"{sum(name.startswith(f'{part}.') for name in self.loaded)} of the {part}" for part in ("encoder", "head")]
-        lines = [f"start from {self.source}: {len(self.loaded)} tensors loaded ({', '.join(heads)})"]
+        of_encoder = sum(name.startswith("encoder.") for name in self.loaded)
+        parts = f"{of_encoder} of the encoder, {len(self.loaded) - of_encoder} of the head"
+        lines = [f"start from {self.source}: {len(self.loaded)} tensors loaded ({parts})"]
         lines += [f"  begins at random: {name} ({why})" for name, why in self.fresh.items()]
         if self.unused:
             lines.append(f"  unused: {len(self.unused)} tensors of that network")

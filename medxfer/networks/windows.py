@@ -73,19 +73,19 @@ def _averaged(
     boxes = window_boxes(padded.shape[2:], window, overlap)
     weights = gaussian_weights(window).to(images.device)
     sums: Tensor | None = None
-    every = [(number, slice(None), *box) for number in range(len(images)) for box in boxes]
+    every = [(number, (slice(None), *box)) for number in range(len(images)) for box in boxes]
     for begin in range(0, len(every), portion):
         places = every[begin : begin + portion]
-        logits = network(torch.stack([padded[place] for place in places])).float()
+        logits = network(torch.stack([padded[number][box] for number, box in places])).float()
         if sums is None:
             sums = logits.new_zeros((len(images), logits.shape[1], *padded.shape[2:]))
-        for place, one in zip(places, logits, strict=True):
-            sums[place].addcmul_(one, weights)
+        for (number, box), one in zip(places, logits, strict=True):
+            sums[number][box].addcmul_(one, weights)
         del logits
     assert sums is not None
     total = weights.new_zeros(padded.shape[2:])
-    for box in boxes:
-        total[box] += weights
+    for place in boxes:
+        total[place] += weights
     sums /= total
     inner = tuple(slice(lack // 2, lack // 2 + side) for lack, side in zip(lacking, sides, strict=True))
     return sums[(slice(None), slice(None), *inner)]

@@ -91,6 +91,8 @@ def _parts(name: str) -> tuple[Callable[..., Tensor], ...]:
 
     # Over the whole batch, so that a patch without a class does not count as a total miss.
     if name == "tversky":
-        weights = {"alpha": _FALSE_POSITIVES, "beta": _FALSE_NEGATIVES}
-        return (TverskyLoss(include_background=True, batch=True, **weights),)
+        weighed = TverskyLoss(
+            include_background=True, batch=True, alpha=_FALSE_POSITIVES, beta=_FALSE_NEGATIVES
+        )
+        return (weighed,)
     return DiceLoss(include_background=True, batch=True), _entropy if name == "dice_ce" else _focal

@@ -187,7 +187,9 @@ class Segmentation:
         assert self.masks is not None
         grid, threshold = origin.grid(), None if self._exclusive else 0.5
         seen = self._called(logits[None])[0].cpu().numpy()
-        box = called_box(seen.any(0))  # probabilities of a whole CT take as much memory as its windows
+        box = called_box(
+            np.asarray(seen.any(0))
+        )  # probabilities of a whole CT take as much memory as its windows
         p = self.activate(logits[(None, slice(None), *box)])[0].cpu().numpy()
         affine = affine_of_box(origin.affine, box)
         mask = cleaned(decided_on_grid(p, affine, grid, threshold=threshold), **self._clean)

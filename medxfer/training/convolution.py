@@ -17,10 +17,10 @@ class ExactBackward(TorchFunctionMode):
     """Inside, convolutions that `needs_fp32` names go forward in bf16 and backward in fp32; all others as ever.
 
     Two faults of torch 2.13 on CPUs, both in oneDNN's bf16 kernels: the backward of depthwise convolutions (strided or
-    5 x 5 pictures, any volumes) is several times slower than in fp32, and the weight gradient of 3D convolutions whose
-    output is no longer than the kernel along an axis holds uninitialised memory; at kernels of 7 it also writes where it
-    must not, and the process may die (tests/training/test_convolution.py shows it). In fp32 only strided kernels of 7 on
-    images of 8 voxels or fewer are wrong; nothing is done about those.
+    5 x 5 ones of pictures, all of volumes) is several times slower than in fp32, and the weight gradient of 3D
+    convolutions whose output is no longer than the kernel along an axis holds uninitialised memory; kernels of 7 write
+    where they must not, and the process may die (tests/training/test_convolution.py shows it). In fp32 only strided
+    kernels of 7 on images of 8 voxels or fewer are wrong; nothing is done about those.
     """
 
     def __torch_function__(

@@ -173,7 +173,9 @@ def _trial(
     def run() -> Tensor:
         with torch.set_grad_enabled(backward), precision.autocast():
             features = copied.features(x)  # type: ignore[operator]  # a Network
-        parts = [features] if isinstance(features, Tensor) else features
+            # A decoder costs as much as the encoder; a linear head nothing, and it begins with zeros.
+            parts = features if isinstance(features, Tensor) else copied.head(features)  # type: ignore[operator]
+        parts = [parts] if isinstance(parts, Tensor) else parts
         flat = torch.cat([part.detach().float().flatten() for part in parts])
         if not backward:
             return flat

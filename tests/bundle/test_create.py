@@ -155,5 +155,6 @@ def test_metadata_follow_the_schema(tmp_path: Path) -> None:
         formats = metadata["network_data_format"]
         image, pred = formats["inputs"]["image"], formats["outputs"]["pred"]
         assert image["num_channels"] == len(image["channel_def"]) == bundle.encoder.in_channels
-        assert image["spatial_shape"] == [bundle.images.size] * 2
-        assert list(pred["channel_def"].values()) == bundle.task.arguments["classes"]
+        assert image["spatial_shape"] == list(bundle.images.shape)
+        background = ["background"] if bundle.task.target == "Segmentation" else []
+        assert list(pred["channel_def"].values()) == [*background, *bundle.task.arguments["classes"]]

@@ -63,7 +63,7 @@ def test_runs_of_masks_are_compared_case_by_case(tmp_path: Path) -> None:
 def test_other_true_masks_are_refused(tmp_path: Path) -> None:
     first, second = masks_run(tmp_path / "one"), masks_run(tmp_path / "two", true=3.5)
 
-    with pytest.raises(DataError, match="true_volume_ml_a of c0 is 3.5, in the first run 3"):
+    with pytest.raises(DataError, match=r"true_volume_ml_a of c0 is 3\.5, in the first run 3"):
         compare_runs([first.root, second.root])
 
 

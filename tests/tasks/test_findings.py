@@ -179,9 +179,7 @@ def test_pictures_are_of_known_findings_and_say_what_was_called(task: Findings) 
     network = Network(encoder, task.head(encoder))
 
     found = list(
-        task.pictures(
-            network, lambda _: torch.rand(1, 32, 32), task.finish(one, calibration), calibration, 4
-        )
+        task.pictures(network, lambda _: torch.rand(1, 32, 32), task.finish(one, calibration), calibration, 4)
     )
 
     assert one.labels is not None

@@ -172,7 +172,10 @@ def is_seg(path: Path) -> bool:
         if file.read(132)[128:] != b"DICM":
             return False
     with damage_named(path), heard():
-        return dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).get("SOPClassUID") in SEGMENTATIONS
+        return (
+            dcmread(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).get("SOPClassUID")
+            in SEGMENTATIONS
+        )
 
 
 def read_seg(path: Path, grid: SourceGrid) -> tuple[np.ndarray, dict[int, str]]:

@@ -191,7 +191,7 @@ def palette_numbers(path: Path, *, policy: ReadPolicy = STRICT) -> np.ndarray:
         policy: As it was read.
     """
     content = path.read_bytes()
-    kind = kind_of(content)
+    kind = kind_of(content) or ""
     picture: Pillow.Image = _CLASSES[kind](io.BytesIO(content))
     _choose_page(path, picture, policy, [])
     turn = picture.getexif().get(_ORIENTATION, 1)
