@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from medxfer.training.convolution import ExactBackward
 from medxfer.training.precision import Precision
 
 BF16 = Precision("bf16", "contiguous", torch.device("cpu"))
@@ -85,3 +86,22 @@ def test_nothing_is_taken_over_without_gradients() -> None:
 
     assert y.dtype == torch.bfloat16
     assert y.grad_fn is None
+
+
+def test_group_norm_in_channels_last_is_that_of_contiguous_memory_and_keeps_the_layout() -> None:
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(8, 16)
+    x = torch.randn(2, 16, 6, 5, 4).to(torch.bfloat16)
+    turned = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
+    plain = x.clone().requires_grad_()
+
+    with torch.autocast("cpu", torch.bfloat16), ExactBackward():
+        found, expected = norm(turned), norm(plain)
+        (found.float() ** 3).sum().backward()
+        (expected.float() ** 3).sum().backward()
+
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    assert torch.equal(found, expected)
+    assert turned.grad is not None
+    assert plain.grad is not None
+    assert torch.allclose(turned.grad.float(), plain.grad.float(), atol=1e-2)
