@@ -50,7 +50,10 @@ def test_metadata_say_what_the_network_is_fed_and_answers(folder: Path) -> None:
         bundle.encoder.in_channels,
         list(bundle.images.shape),
     )
-    assert list(pred["channel_def"].values()) == list(bundle.task.arguments["classes"])
+    classes = list(bundle.task.arguments["classes"])
+    task = build(bundle.task, kind="task", trusted=False)
+    outputs = classes if task.masks is None else ["background", *classes]
+    assert list(pred["channel_def"].values()) == outputs
 
 
 @each_bundle
