@@ -112,11 +112,7 @@ TRIALS = {
         epochs={"frozen": (30,), "tuned": (6, 18), "plain": (24,)},
         views=3,
         samples=0,
-        # Whole volumes, brought to one size: nearly all are smaller than the bundle's patch, and maps can be kept.
         overrides=(
-            "images.patches=null",
-            "images.size=[48, 48, 48]",
-            "task.decoder.width=8",
             "training.precision=bf16",
             "training.memory_format=contiguous",
         ),
