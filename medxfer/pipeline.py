@@ -290,7 +290,7 @@ def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
     for name in ("val", "test"):
         rows = task.rows(finished[name], calibration)
         for number, row in enumerate(rows):
-            written = task.write(finished[name], number, folder.root / "predictions" / "masks")
+            written = task.write(finished[name], number, folder.root / "predictions" / "masks" / name)
             if written is not None:
                 row["mask"] = written.relative_to(folder.root / "predictions").as_posix()
         folder.write(f"predictions/{name}.csv", rows)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.cases import Case
 from ..data.masks import IGNORED, MaskRule, Origin, truth_on_file
-from ..data.names import file_stem
+from ..data.names import file_stems
 from ..data.patches import counts_of
 from ..data.regrid import affine_of_box, called_box, decided_on_grid
 from ..data.writers import volume_row, write_mask
@@ -312,7 +312,7 @@ class Segmentation:
         NIfTI or PNG file on the same grid: the mask must not be lost.
         """
         case: Segmented = finished.outputs[index]
-        mask, grid, name = case.mask.unpacked(), case.origin.grid(), file_stem(finished.ids[index])
+        mask, grid, name = case.mask.unpacked(), case.origin.grid(), file_stems(finished.ids)[index]
         try:
             return write_mask(mask, grid, folder, name, classes=self.classes)[0]
         except DataError as error:

@@ -133,7 +133,7 @@ def test_masks_of_the_test_cases_lie_on_their_files_own_grid(run_3d: RunFolder, 
             assert float(row[f"true_volume_ml_{name}"]) == pytest.approx(
                 np.count_nonzero(true == number) * abs(np.linalg.det(source.affine[:3, :3])) / 1000, abs=1e-4
             )
-    assert len(list((run_3d.root / "predictions" / "masks").iterdir())) == 4  # of val, too
+    assert len(list((run_3d.root / "predictions" / "masks").rglob("*.nii.gz"))) == 4  # of val, too
 
 
 def test_the_run_says_that_volumes_are_smaller_than_the_patch(run_3d: RunFolder) -> None:
