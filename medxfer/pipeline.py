@@ -20,7 +20,7 @@ from .bundle.components import build, check_components
 from .bundle.parser import load_bundle, to_yaml
 from .bundle.schema import Bundle
 from .data import presets, sources
-from .data.advice import advice_on_grids
+from .data.advice import advice_on_grids, advice_on_parts
 from .data.augment import Augment
 from .data.cache import Arrays, cache_arrays
 from .data.cases import Found, find_cases
@@ -212,17 +212,18 @@ class _Material:
 
 def _gather(bundle: Bundle, task: Task, split_file: Path | None, say: Progress) -> _Material:
     """Cases, their pixels, their splits."""
-    found = find_cases(bundle.data, sources.folder_of(bundle.data.source, say))
+    found = find_cases(bundle.data, sources.folder_of(bundle.data.source, say), masks=task.masks is not None)
     steps = presets.steps_of(bundle.images, bundle.encoder.in_channels, trusted=bundle.trusted)
     reading, on_bad_image = reading_of(bundle.data), bundle.data.on_bad_image
     arrays = cache_arrays(
         found.cases, steps, bundle.images.store, say, on_bad_image, reading,
-        masks=task.masks, one_size=bundle.images.patches is None,
+        masks=task.masks, one_size=bundle.images.patches is None, dims=bundle.images.dims,
     )  # fmt: skip
     splits = _split(bundle, arrays, task, split_file)
     say(f"{len(arrays.cases)} images ({found.layout}); patients told apart by {found.patient_key}")
     targets = labels_of(task, arrays)
     advice = advice_on_grids(arrays, bundle.images, has_dicom=found.has_dicom)
+    advice += advice_on_parts(arrays, splits.rows_of)
     notes = [*found.notes, *splits.notes, *arrays.warnings, *advice]
     return _Material(found=found, arrays=arrays, splits=splits, targets=targets, notes=notes)
 

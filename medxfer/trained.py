@@ -249,7 +249,7 @@ def evaluate_on(
     """
     trained, say = open_run(run), say or Progress(quiet=True)
     spec = _spec_for(Path(run), data, overrides)
-    found = find_cases(spec, existing_folder(data))
+    found = find_cases(spec, existing_folder(data), masks=trained.task.masks is not None)
     cases = [case for case in found.cases if part == "all" or case.split == part]
     if not cases:
         raise DataError(
@@ -265,6 +265,7 @@ def evaluate_on(
         reading=reading_of(spec),
         masks=task.masks,
         one_size=images.patches is None,
+        dims=images.dims,
     )
     batches = Batches(
         arrays, WholeImages(arrays, labels_of(task, arrays)), range(len(arrays.cases)),

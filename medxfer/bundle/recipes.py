@@ -81,7 +81,11 @@ def of_masks(facts: DataFacts, classes: Sequence[str], channels: int, modality: 
         "  _target_: Segmentation",
         f"  classes: {_text(list(classes))}  # in this order in every table; 0 is the background",
         f"  values: {_text(values)}  # {_MEANINGS.get(str(facts.values), 'values of the mask files')}",
-        *([f"  ignore: {facts.ignore}  # counts on neither side"] if facts.ignore is not None else []),
+        *(
+            [f"  ignore: {facts.ignore}  # in the masks: counts on neither side"]
+            if facts.ignore is not None
+            else []
+        ),
         "  loss: dice_ce  # or dice_focal, tversky",
         "phases:",
         *(_FROM_NOTHING if in_patches else _WITH_WARM_UP),

@@ -212,6 +212,7 @@ class DataFacts:
     is_dominated: bool = (
         False  # one value fills most of most images: percentiles would clip what is to be seen
     )
+    unreadable: int = 0  # images that could not be read of those looked at: a run would stop
     # Of masks; `classes` counts those looked at that hold each.
     masks: int = 0  # how many were looked at
     values: Literal["number", "nonzero"] | Mapping[str, tuple[int, ...]] = "number"

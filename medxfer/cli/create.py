@@ -46,7 +46,8 @@ def init(
     for note in facts.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(str(written))
-    click.echo(f"next: medxfer run {folder}", err=True)
+    first = "mend what cannot be read, or list it in data.exclude; then " if facts.unreadable else ""
+    click.echo(f"next: {first}medxfer run {folder}", err=True)
 
 
 COMMANDS = (init,)

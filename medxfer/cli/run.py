@@ -119,7 +119,12 @@ def _print_folds(root: Path) -> None:
         click.echo(f"{name} over {people}: {_interval(score, name)} (95 % interval)")
     base = found.get("baseline") or {}
     if rows and rows[0][1] in base:
-        click.echo(f"trivial baseline, {rows[0][0]}: {_number(base[rows[0][1]]['mean'], rows[0][1])}")
+        trivial, own = base[rows[0][1]]["mean"], rows[0][2]["mean"]
+        click.echo(f"trivial baseline, {rows[0][0]}: {_number(trivial, rows[0][1])}")
+        if own <= trivial:
+            click.echo(
+                f"ALARM: the mean of the folds ({_number(own, rows[0][1])}) does not beat the trivial baseline"
+            )
     click.echo(f"time of training in all folds: {found['seconds']['training']:.0f} s")
     click.echo(f"folds:  {root}")
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..bundle.schema import ImagesSpec
 from .cache import Arrays
+from .masks import IGNORED
+from .patches import counts_of
+from .ragged import Rows
 
 _UNEQUAL = 3.0  # longest side of a voxel / shortest, as in nnU-Net (Isensee et al. 2021)
 
@@ -29,6 +33,36 @@ def advice_on_grids(arrays: Arrays, images: ImagesSpec, *, has_dicom: bool) -> l
             "pip install 'medxfer[seg]'"
         )
     return [one for one in found if one]
+
+
+def advice_on_parts(arrays: Arrays, parts: Mapping[str, Sequence[int]]) -> list[str]:
+    """Classes that training masks have and those of another part lack.
+
+    Args:
+        arrays: With maps, else nothing is said.
+        parts: Rows of `train`, `val` and `test`.
+    """
+    if arrays.maps is None:
+        return []
+    there = {name: _classes_in(arrays.maps, rows) for name, rows in parts.items()}
+    meaning = {
+        "val": "the best epoch is chosen without a look at it",
+        "test": "nothing is measured of it",
+    }
+    said = []
+    for name, what in meaning.items():
+        absent = sorted(there["train"] - there.get(name, set()))
+        if absent:
+            numbers = (
+                "no class" if not there.get(name) else f"no voxel of class {', '.join(map(str, absent))}"
+            )
+            said.append(f"the masks of {name} hold {numbers}: {what}; give this part more cases")
+    return said
+
+
+def _classes_in(maps: Rows, rows: Sequence[int]) -> set[int]:
+    counts = sum((counts_of(maps[row]) for row in rows), np.zeros(IGNORED + 1, np.int64))
+    return set((np.flatnonzero(counts[1:IGNORED]) + 1).tolist())
 
 
 def _unequal(arrays: Arrays) -> str:

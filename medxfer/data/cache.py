@@ -10,6 +10,7 @@ import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -96,6 +97,7 @@ def cache_arrays(
     *,
     masks: MaskRule | None = None,
     one_size: bool = True,
+    dims: int | None = None,
 ) -> Arrays:
     """Read and preprocess every case, or find what an earlier run kept.
 
@@ -112,6 +114,7 @@ def cache_arrays(
         reading: How files become images.
         masks: How the cases' masks become maps beside the images; None: no maps.
         one_size: Refuse images of different sizes.
+        dims: Of what the network looks at, 2 or 3; images of others are refused. None: any.
 
     Raises:
         DataError: Unreadable images with `stop`; or none left with `skip`. The number and the first five are named.
@@ -124,10 +127,10 @@ def cache_arrays(
             digests.append(digest)
             advance()
     recipe = [step.monai() for step in steps]
-    made_by = [VERSION, store, recipe, reading.plain(), masks and masks.plain(), one_size, digests]
+    made_by = [VERSION, store, recipe, reading.plain(), masks and masks.plain(), one_size, dims, digests]
     key = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:32]
     place = home() / "cache" / key
-    make = _Maker(steps, store, reading, masks)
+    make = _Maker(steps, store, reading, masks, dims)
     entry = open_entry(place, cases)
     if entry is not None and any(
         not isinstance(make([(cases[number], digests[number])])[0], Refused) for number in entry.refused
@@ -141,7 +144,7 @@ def cache_arrays(
     mark_used(place)
     refused = entry.refused
     if refused and (on_bad_image == "stop" or len(refused) == len(cases)):
-        raise _bad_images(list(refused.values()), len(cases))
+        raise _bad_images(list(refused.values()), cases)
     if on_bad_image == "stop":
         _require_varied(entry, cases)
     for one in refused.values():
@@ -189,6 +192,7 @@ class _Maker:
     store: str
     reading: Reading
     masks: MaskRule | None
+    dims: int | None
 
     def __call__(self, rows: Sequence[tuple[Case, str]]) -> list[Made | Refused]:
         """Each case, given with the digest of its files; pictures of one size are preprocessed together."""
@@ -197,6 +201,7 @@ class _Maker:
         for number, (case, digest) in enumerate(rows):
             try:
                 parts = read_case(case, digest, self.reading, as_stored=True)
+                _require_dims(case, parts, self.dims)
                 _require_pixels(case, parts)
             except DataError as error:
                 found[number] = _refused(case, error)
@@ -263,6 +268,14 @@ def _refused(case: Case, error: DataError) -> Refused:
     return Refused(case=case.id, where=where, seen=error.seen, accepted=error.accepted, todo=error.todo)
 
 
+def _require_dims(case: Case, parts: Parts, dims: int | None) -> None:
+    """Refuse a picture where the network looks at volumes, or the other way round."""
+    if dims is not None and (seen := len(parts.images[0].image.shape)) != dims:
+        kinds = {2: "picture", 3: "volume"}
+        todo = f"this network looks at {kinds[dims]}s"
+        raise DataError(shown(case.images[0]), f"a {kinds[seen]}", f"a {kinds[dims]}", todo)
+
+
 def _require_pixels(case: Case, parts: Parts) -> None:
     """Refuse pictures of a few pixels: a thumbnail or a damaged export; `predict` only warns of them."""
     first = parts.images[0]
@@ -299,9 +312,23 @@ def _flattened(arrays: Arrays) -> tuple[str, ...]:
     )
 
 
-def _bad_images(refused: Sequence[Refused], count: int) -> DataError:
-    first = "; ".join(f"{one.case}: {one.seen}" for one in refused[:SHOWN])
+def _bad_images(refused: Sequence[Refused], cases: Sequence[Case]) -> DataError:
+    """All that were refused in one error; a mask by its own path, not under its image's name."""
+    count = len(cases)
+    masks = {case.id: shown(case.label) for case in cases if isinstance(case.label, Path)}
+    of_masks = [one.where == masks.get(one.case) for one in refused]
+    told = [
+        f"{one.case}: {f'mask {Path(one.where).name}: ' if is_mask else ''}{one.seen}"
+        for one, is_mask in zip(refused[:SHOWN], of_masks, strict=False)
+    ]
     more = f"; and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
-    todo = f"mend them, list them in data.exclude, or leave them out: --set data.on_bad_image=skip ({refused[0].todo})"
-    seen = f"{len(refused)} of {count} cannot be used: {first}{more}"
-    return DataError("images", seen, refused[0].accepted or "readable images", todo)
+    seen = f"{len(refused)} of {count} cannot be used: {'; '.join(told)}{more}"
+    first = refused[0]
+    if len(refused) == count and len({(one.accepted, one.todo) for one in refused}) == 1:
+        todo = first.todo  # one fault of all: nothing would be left
+    else:
+        listed = "their images" if all(of_masks) else "them"
+        todo = f"mend them, list {listed} in data.exclude, or leave them out: --set data.on_bad_image=skip"
+        todo = f"{todo} ({first.todo})"
+    where = (first.where if len(refused) == 1 else "masks") if all(of_masks) else "images"
+    return DataError(where, seen, first.accepted or "readable images", todo)

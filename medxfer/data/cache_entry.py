@@ -100,7 +100,7 @@ def fill_entry(
             if not writer.rows:
                 return Entry(refused=writer.refused, warnings=writer.warnings)
             np.save(temporary / "affines.npy", np.stack(writer.affines))
-            write_json(temporary / "entry.json", _signed(writer.head(len(cases), temporary)))
+            write_json(temporary / "entry.json", _signed(writer.head(cases, temporary)))
             is_own = True
             try:
                 temporary.rename(place)
@@ -159,16 +159,21 @@ class _Writer(contextlib.ExitStack):
             todo = "let images.transforms end with one size and number of channels: Channels, Resize or FitTo"
             raise DataError("images", seen, "one shape for all cases", todo)
 
-    def head(self, cases: int, folder: Path) -> dict[str, Any]:
+    def head(self, cases: Sequence[Case], folder: Path) -> dict[str, Any]:
         """What tells how to open the files; without names: the same content may lie elsewhere the next time."""
         sums = {name: digest.hexdigest() for name, digest in self._sums.items()}
         return {
-            "cases": cases,
+            "cases": len(cases),
             "shapes": [list(shape) for shape in self.shapes],
             "dtype": self._dtype,
             "rows": [[row.case, row.suffix, row.label] for row in self.rows],
             "refused": {
-                str(number): {"seen": one.seen, "accepted": one.accepted, "todo": one.todo}
+                str(number): {
+                    "is_of_mask": one.where == _mask_of(cases[number]),
+                    "seen": one.seen,
+                    "accepted": one.accepted,
+                    "todo": one.todo,
+                }
                 for number, one in self.refused.items()
             },
             "warnings": {str(number): remarks for number, remarks in self.warnings.items()},
@@ -229,10 +234,14 @@ def _digest_of_head(head: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(head, sort_keys=True).encode()).hexdigest()
 
 
-def _as_refused(case: Case, plain: dict[str, str]) -> Refused:
+def _mask_of(case: Case) -> str | None:
+    return shown(case.label) if isinstance(case.label, Path) else None
+
+
+def _as_refused(case: Case, plain: dict[str, Any]) -> Refused:
     return Refused(
         case=case.id,
-        where=shown(case.images[0]),
+        where=(_mask_of(case) if plain["is_of_mask"] else None) or shown(case.images[0]),
         seen=plain["seen"],
         accepted=plain["accepted"],
         todo=plain["todo"],

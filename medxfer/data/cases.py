@@ -54,7 +54,7 @@ class Found:
         )
 
 
-def find_cases(data: DataSpec, root: Path) -> Found:
+def find_cases(data: DataSpec, root: Path, *, masks: bool = False) -> Found:
     """Look through a data folder.
 
     Layouts: a folder a class, perhaps below folders for train, val and test; a CSV table with a class, a mask or a
@@ -64,6 +64,7 @@ def find_cases(data: DataSpec, root: Path) -> Found:
     Args:
         data: Layout, label table and columns, how patients are told apart, what to leave out.
         root: The folder.
+        masks: Whether masks are needed: then neither folders nor a table of classes will do.
 
     Raises:
         DataError: Absent or empty folder, a class without images, a label table that does not fit, an image without
@@ -80,6 +81,8 @@ def find_cases(data: DataSpec, root: Path) -> Found:
         table, data = read_datalist(listed, data)
     elif places := _mask_places(data, root, files):
         return _from_mask_folders(data, root, files, places, notes)
+    elif masks and not _names_masks(data, root, files):
+        return _from_mask_folders(data, root, files, places_in(root, files, is_asked=True), notes)
     elif (table := _table_for(data, root, files)) is not None:
         table = joined(table, _further(data, root))
     if table is None:
@@ -142,6 +145,15 @@ def _mask_places(data: DataSpec, root: Path, files: Sequence[Path]) -> list[Plac
     if any(_has_labels(data, table) for table in tables):
         return []
     return places_in(root, files, is_asked=False)
+
+
+def _names_masks(data: DataSpec, root: Path, files: Sequence[Path]) -> bool:
+    """Whether a table may say the masks, or the bundle says where labels are."""
+    if data.layout != "auto" or data.labels or data.column or data.images or data.findings:
+        return True
+    may_be_series = may_hold_series(files)
+    tables = [_image_table(data, path, may_be_series) for path in sorted(root.glob("*.csv"))]
+    return any(match_column(table.columns, MASK_COLUMNS) for table in tables if table is not None)
 
 
 def _further(data: DataSpec, root: Path) -> list[Table]:

@@ -171,7 +171,9 @@ def checked(path: Path, image: Image, *, on_nonfinite: str = "stop") -> Image:
     low, high = image.extent or (float(array.min()), float(array.max()))
     if not (math.isfinite(low) and math.isfinite(high)):
         bad = ~np.isfinite(array)
-        seen = f"{int(bad.sum())} values are NaN or infinite, the first at {_place(np.argwhere(bad)[0])}"
+        count = int(bad.sum())
+        values = "value is" if count == 1 else "values are"
+        seen = f"{count} {values} NaN or infinite, the first at {_place(np.argwhere(bad)[0])}"
         if on_nonfinite != "zero":
             todo = "export the image again, set data.on_nonfinite: zero, or list it in data.exclude"
             raise DataError(shown(path), seen, "finite values", todo)

@@ -79,7 +79,7 @@ def facts_of(
     notes = list(found.notes)
     if found_by:
         notes.append(f"patients are told apart by {found_by}: name another one with --patient-column")
-    images = _looked_at(found.cases, notes)
+    images, unreadable = _looked_at(found.cases, notes)
     channels, size = _channels_and_size(found.cases, images, modality, notes)
     spacings = [image.spacing for image in images if image.spacing is not None]
     masks = values_of(path, found.cases, found.labels) if task == "segmentation" else None
@@ -106,13 +106,14 @@ def facts_of(
         ignore=None if masks is None else masks.ignore,
         spacing=None if len(spacings) < len(images) else _median_of(spacings),
         is_spacing_mixed=_are_mixed(spacings),
+        unreadable=unreadable,
         notes=tuple(notes),
     )
 
 
 def _found(spec: DataSpec, path: Path, task: str) -> tuple[DataSpec, Found]:
     """The cases; masks in folders and a table of classes may both be there, then the task chooses."""
-    found = find_cases(spec, path)
+    found = find_cases(spec, path, masks=task == "segmentation")
     has_masks = any(isinstance(case.label, Path) for case in found.cases)
     other: Layout | None = None
     if task == "segmentation" and not has_masks and spec.column is None:
@@ -269,8 +270,8 @@ def _patient_of(spec: DataSpec, found: Found, notes: list[str]) -> PatientSpec:
     return PatientSpec()
 
 
-def _looked_at(cases: Sequence[Case], notes: list[str]) -> list[Image]:
-    """A spread of images; what cannot be read is said."""
+def _looked_at(cases: Sequence[Case], notes: list[str]) -> tuple[list[Image], int]:
+    """A spread of images, and how many cannot be read, which is said."""
     looked_at = LOOKED_AT if image_suffix(cases[0].images[0]) in PICTURE_SUFFIXES else VOLUMES_LOOKED_AT
     step = max(1, len(cases) // looked_at)
     images: list[Image] = []
@@ -286,9 +287,10 @@ def _looked_at(cases: Sequence[Case], notes: list[str]) -> list[Image]:
         )
     if faults:
         notes.append(
-            f"{len(faults)} of {len(faults) + len(images)} images looked at cannot be read: {faults[0]}"
+            f"{len(faults)} of {len(faults) + len(images)} images looked at cannot be read: {faults[0]}; `medxfer run` "
+            "stops there unless they are mended, listed in data.exclude, or data.on_bad_image is skip"
         )
-    return images
+    return images, len(faults)
 
 
 def _is_dominated(image: Image) -> bool:

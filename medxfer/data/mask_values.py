@@ -14,7 +14,7 @@ from ..errors import DataError
 from .case import Case
 from .image import shown
 from .listing.decathlon import NAME, names_of_values
-from .mask_file import read_mask
+from .mask_file import one_channel, read_mask
 from .policy import STRICT
 
 LOOKED_AT = 20  # masks, spread over the cases
@@ -22,6 +22,7 @@ MOST = 16  # different values that are still classes; more are numbered objects
 _EDGE = 255  # masks saved as grey pictures: 0 and 255, and between them what resizing or JPEG left
 _FULL = 0.5  # share of a grey picture's foreground that is white
 _DIFFERENT = 4  # numbers of objects: as many different ones, each mask counting from 1, are no classes
+_USUAL_IGNORE = 255  # beside small values: PASCAL VOC, Cityscapes and many more
 STRUCTURE = "structure"  # name of a class that nobody named
 
 
@@ -63,7 +64,12 @@ def values_of(root: Path, cases: Sequence[Case], labels: Path | None) -> MaskVal
     counts = [_counts(case.label, case.images[0]) for case in cases[::step] if isinstance(case.label, Path)]
     held = Counter(value for one in counts for value in one if value)
     names, ignore = _names(root, labels)
+    notes: tuple[str, ...] = ()
+    if ignore is None and _USUAL_IGNORE not in names and _is_usual_ignore(counts):
+        ignore = _USUAL_IGNORE
+        notes = (f"{ignore} beside small values is taken for voxels that count on neither side: task.ignore",)
     held.pop(-1 if ignore is None else ignore, None)
+    counts = [{value: number for value, number in one.items() if value != ignore} for one in counts]
     if not held:
         accepted = "masks with something in them"
         raise DataError(
@@ -75,13 +81,12 @@ def values_of(root: Path, cases: Sequence[Case], labels: Path | None) -> MaskVal
         values: Literal["number", "nonzero"] | Mapping[str, tuple[int, ...]] = "number"
         if not is_plain:
             values = {name: (value,) for value, name in sorted(names.items())}
-        return MaskValues(classes=named, values=values, ignore=ignore, masks=len(counts))
+        return MaskValues(classes=named, values=values, ignore=ignore, masks=len(counts), notes=notes)
     name = next(iter(names.values())) if len(names) == 1 else STRUCTURE
-    notes: tuple[str, ...] = ()
     if names and len(names) > 1:
         known = ", ".join(f"{value} {name}" for value, name in sorted(names.items()))
         told = ", ".join(map(str, sorted(held)[:10]))
-        notes = (f"the masks hold {told}, the datalist names {known}: its names are not used",)
+        notes = (*notes, f"the masks hold {told}, the datalist names {known}: its names are not used")
     if len(held) == 1:
         return MaskValues(
             classes={name: max(held.values())},
@@ -92,11 +97,25 @@ def values_of(root: Path, cases: Sequence[Case], labels: Path | None) -> MaskVal
         )
     found = _one_class(counts)
     if found:
-        some = sum(any(value and value != ignore for value in one) for one in counts)
+        some = sum(any(one) for one in counts)
         return MaskValues(
             classes={name: some}, values="nonzero", ignore=ignore, masks=len(counts), notes=(*notes, found)
         )
     return _numbered(held, ignore, len(counts), notes)
+
+
+def _is_usual_ignore(counts: Sequence[Mapping[int, int]]) -> bool:
+    """Whether 255 is what many data sets write where nobody decided, not a class.
+
+    Beside one other value it must be the rarer one: else that one may be a trace of resizing in a mask of 0 and 255.
+    """
+    total = Counter[int]()
+    for one in counts:
+        total.update(one)
+    others = [value for value in total if value not in (0, _USUAL_IGNORE)]
+    if not (total[_USUAL_IGNORE] and others and max(others) <= MOST):
+        return False
+    return len(others) > 1 or total[_USUAL_IGNORE] < total[others[0]]
 
 
 def _one_class(counts: Sequence[Mapping[int, int]]) -> str:
@@ -165,10 +184,11 @@ def stored_values(path: Path, image: Path) -> np.ndarray:
     """What a mask holds, without its place.
 
     Raises:
-        DataError: It cannot be read; a DICOM SEG that does not belong to its image, or whose segments overlap.
+        DataError: It cannot be read, or is in colour; a DICOM SEG that does not belong to its image, or whose segments
+            overlap.
     """
     labels = seg_values(path, image)
-    return read_mask(path).array if labels is None else labels
+    return one_channel(path, read_mask(path).array) if labels is None else labels
 
 
 def seg_values(path: Path, image: Path) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from ..errors import DataError
 from .case import Case
 from .formats.grids import SourceGrid, grid_of_series, source_grid
 from .image import shown
-from .mask_file import read_mask
+from .mask_file import one_channel, read_mask
 from .placed import Placed, placed
 from .policy import ReadPolicy
 from .regrid import onto_grid
@@ -206,7 +206,7 @@ def truth_on_file(case: Case, grid: SourceGrid, rule: MaskRule, policy: ReadPoli
     if _is_seg(path):
         return rule.numbers(_read_seg(path, grid), shown(path))
     mask = placed(read_mask(path, policy=policy))
-    numbers = rule.numbers(_one_channel(path, mask), shown(path))
+    numbers = rule.numbers(one_channel(path, mask.values.numpy()), shown(path))
     return numbers if len(grid.shape) == 2 else onto_grid(numbers, mask.affine, grid)
 
 
@@ -217,25 +217,9 @@ def _mask_path(case: Case) -> Path:
     raise DataError(case.id, "no mask", "a mask for each case", todo)
 
 
-def _one_channel(path: Path, mask: Placed) -> np.ndarray:
-    """Values (*spatial) of a mask; a colour picture of grey levels is one, too."""
-    values = mask.values.numpy()
-    if len(values) > 1 and not all(np.array_equal(values[0], other) for other in values[1:]):
-        dims = len(mask.shape)
-        seen = (
-            f"a mask in colour ({len(values)} channels)"
-            if dims == 2
-            else f"a 4D mask ({len(values)} volumes)"
-        )
-        todo = "write one label map; task.regions makes classes overlap"
-        raise DataError(shown(path), seen, "one value a voxel", todo)
-    first: np.ndarray = values[0]
-    return first
-
-
 def _values(path: Path, mask: Placed, whole: Placed, remarks: list[str] | None) -> np.ndarray:
     """Values of a mask that lies on its image's grid."""
-    values = _one_channel(path, mask)
+    values = one_channel(path, mask.values.numpy())
     differs = mask.shape != whole.shape
     if not differs and len(whole.shape) == 3:  # of pictures the spacing is often unknown to one of both
         astray = corner_distance(mask, whole) / min(whole.spacing)

@@ -18,6 +18,7 @@ from ..errors import DataError
 from ..files import AT_ONCE, read_small, sha256_of
 from .case import Case
 from .image import Image, shown
+from .mask_file import read_mask
 from .placed import Placed, placed
 from .policy import STRICT, ReadPolicy
 from .readers import decode, load_bytes, read_image
@@ -205,7 +206,7 @@ def _mask_of(case: Case, whole: Placed, policy: ReadPolicy) -> torch.Tensor:
         raise DataError(
             case.id, "no mask", "a mask for each case", "name masks in the label table, or leave out lesion"
         )
-    mask = placed(read_image(case.label, policy=policy))
+    mask = placed(read_mask(case.label, policy=policy))
     if mask.shape != whole.shape or corner_distance(mask, whole) > max(_SAME_MM, 0.1 * min(whole.spacing)):
         seen = f"mask {mask.shape} of spacing {_short(mask.spacing)}, image {whole.shape} of {_short(whole.spacing)}"
         raise DataError(case.id, seen, "a mask on the image's grid", "export both from one series")

@@ -221,7 +221,7 @@ def alarms_of(scores: Mapping[str, Any]) -> list[str]:
     alarms = list(_against_baseline(scores, key))
     if test and not test.is_defined:
         alarms.append(f"Test {meaning_of(key).in_sentence} is {NOT_DEFINED}: {test.note or 'too few cases'}.")
-    if test and val and _are_apart(val, test):
+    if test and val and min(test.patients, val.patients) >= FEW_PATIENTS and _are_apart(val, test):
         alarms.append(
             f"The test data differ from the training data: {meaning_of(key).in_sentence} is {val.text()} on"
             f" val and {test.text()} on test, and the two 95 % intervals do not overlap."

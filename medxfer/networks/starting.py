@@ -45,7 +45,12 @@ class Started:
         of_encoder = sum(name.startswith("encoder.") for name in self.loaded)
         parts = f"{of_encoder} of the encoder, {len(self.loaded) - of_encoder} of the head"
         lines = [f"start from {self.source}: {len(self.loaded)} tensors loaded ({parts})"]
-        lines += [f"  begins at random: {name} ({why})" for name, why in self.fresh.items()]
+        if self.fresh and not any(name.startswith("head.") for name in self.loaded):
+            lines.append(
+                "  no tensor of the head fits: it begins at random; use the decoder's arguments of that run to keep it"
+            )
+        else:
+            lines += [f"  begins at random: {name} ({why})" for name, why in self.fresh.items()]
         if self.unused:
             lines.append(f"  unused: {len(self.unused)} tensors of that network")
         return "\n".join(lines)

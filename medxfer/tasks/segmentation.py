@@ -253,7 +253,7 @@ class Segmentation:
         """How masks were made and measured, for the report."""
         stated = {
             "tolerance of the surface Dice": f"{self._tolerance:g} mm (pixels where the spacing is unknown)",
-            "overlap of windows": f"{self._overlap:.0%}",
+            "overlap of windows, where an image is larger": f"{self._overlap:.0%}",
         }
         if self.flips:
             stated["test-time flips over axes"] = ", ".join(map(str, self.flips))

@@ -190,7 +190,7 @@ def test_tx1_nan_never_reaches_the_json(capsys: pytest.CaptureFixture[str], tmp_
 
     (record,) = records(capsys, tmp_path / "a.nii", code=3)["a.nii"]
 
-    assert "1 values are NaN" in record["reason"]
+    assert "1 value is NaN" in record["reason"]
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_images_without_mask_and_masks_without_image_are_named(tmp_path: Path) -
     assert "7 images without a mask: images/bare0.png" in error.seen
     assert "images/bare4.png, ..." in error.seen
     assert "bare5" not in error.seen
-    assert "1 masks without an image: masks/lost.png" in error.seen
+    assert "1 mask without an image: masks/lost.png" in error.seen
     assert len(found.cases) == 3
     assert sum("left out" in note for note in found.notes) == 2
 
@@ -246,7 +246,7 @@ def test_a_mask_that_is_the_image_is_refused(tmp_path: Path, how: str) -> None:
         target.unlink()
         (os.link if how == "link" else shutil.copy)(tmp_path / "images/c1.jpg", target)
 
-    assert "are the image itself" in refusal(tmp_path).seen
+    assert "1 mask is the image itself" in refusal(tmp_path).seen
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_missing_masks_are_told_and_the_images_read_nevertheless(folder: Path) -
 
     health = look(folder)
 
-    assert "1 images without a mask: images/c02.png" in said(health, "refused")
+    assert "1 image without a mask: images/c02.png" in said(health, "refused")
     assert [one.case for one in health.bad] == ["images/c05.png"]
 
 

@@ -174,7 +174,7 @@ def test_the_task_decides_between_masks_and_a_table_of_classes(tmp_path: Path) -
 
 
 def test_classes_are_no_masks(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="or put the masks into a folder beside the images"):
+    with pytest.raises(DataError, match="put the masks into a folder beside the images"):
         facts_of(class_folders(tmp_path), "segmentation", "xray")
 
 
@@ -196,3 +196,71 @@ def test_real_folders(shared: Path) -> None:
     assert list(hippocampi.classes) == ["Anterior", "Posterior"]
     assert (hippocampi.layout, hippocampi.values, hippocampi.masks) == ("decathlon", "number", 20)
     assert (nuclei.channels, dict(nuclei.classes), nuclei.values) == (3, {"structure": 20}, "nonzero")
+
+
+def test_masks_in_colour_are_refused_as_a_run_would(tmp_path: Path) -> None:
+    root = pictures(tmp_path, [[1], [1]])
+    colour = np.zeros((64, 64, 3), np.uint8)
+    colour[:9, :9, 0] = 255
+    picture(root / "masks/c01.png", colour)
+
+    with pytest.raises(
+        DataError, match=r"c01\.png\n(?s:.*)a mask in colour \(3 channels\)(?s:.*)one label map"
+    ):
+        seen(root)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "ignore"),
+    [
+        ([[1, 2, 255], [2, 255]], ["class_1", "class_2"], 255),
+        ([[1, 1, 255], [1]], ["structure"], 255),
+        ([[1, 255, 255]], ["class_1", "class_2"], None),
+        ([[85, 255]], ["class_1", "class_2"], None),
+    ],
+    ids=["two classes", "one class", "a trace of 1 in a mask of 255", "spread"],
+)
+def test_255_beside_small_values_counts_on_neither_side(
+    tmp_path: Path, values: list[list[int]], classes: list[str], ignore: int | None
+) -> None:
+    facts = seen(pictures(tmp_path / "data", values))
+    loaded = bundle_of(facts, tmp_path / "bundle")
+
+    assert (list(facts.classes), facts.ignore) == (classes, ignore)
+    assert loaded.task.arguments.get("ignore") == ignore
+    assert any("255 beside small values" in note for note in facts.notes) is (ignore is not None)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_no_run_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = volumes(tmp_path / "data")
+    path = root / "imagesTr/v1_0000.nii.gz"
+    voxels = np.asarray(nibabel.load(path).dataobj).copy()  # type: ignore[attr-defined]
+    voxels[0, 0, 0] = np.nan
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)  # type: ignore[attr-defined]
+    words = ["--data", str(root), "--task", "segmentation", "--modality", "mri"]
+
+    with pytest.raises(SystemExit):
+        main(["init", str(tmp_path / "mine"), *words])
+
+    said = capsys.readouterr().err
+    assert "v1_0000.nii.gz: 1 value is NaN or infinite" in said
+    assert "`medxfer run` stops there" in said
+    assert "next: mend what cannot be read" in said
+
+
+@pytest.mark.parametrize("kind", ["flat", "folder of images", "table without masks"])
+def test_without_masks_it_is_said_where_they_are_looked_for(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path if kind == "flat" else tmp_path / "images"
+    for number in range(3):
+        picture(folder / f"c{number}.png", chest(number))
+    if kind.startswith("table"):
+        (tmp_path / "list.csv").write_text("image,age\nimages/c0.png,3\n")
+
+    with pytest.raises(DataError) as caught:
+        seen(tmp_path)
+
+    assert caught.value.seen == "no folder of images beside a folder of masks"
+    assert "images/ and masks/" in caught.value.accepted
+    assert "columns image and mask" in caught.value.todo

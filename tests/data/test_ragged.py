@@ -207,7 +207,8 @@ def test_a_case_with_a_bad_mask_stops_or_is_left_out(tmp_path: Path) -> None:
 
     for _ in range(2):  # fresh, then from the cache
         with pytest.raises(
-            DataError, match=r"1 of 3 cannot be used: i1: a mask of 14 x 11 x 9(?s:.)*15 x 12 x 9"
+            DataError,
+            match=r"1 of 3 cannot be used: i1: mask m1.nii.gz: a mask of 14 x 11 x 9(?s:.)*15 x 12 x 9",
         ):
             cached(cases)
     arrays = cached(cases, on_bad_image="skip")
@@ -215,6 +216,48 @@ def test_a_case_with_a_bad_mask_stops_or_is_left_out(tmp_path: Path) -> None:
     assert [case.id for case in arrays.cases] == ["i0", "i2"]
     assert [one.shape for one in arrays.maps or ()] == [SHAPES[0], SHAPES[2]]
     assert arrays.refused[0].case == "i1"
+
+
+@pytest.mark.parametrize(
+    ("fault", "seen", "todo"),
+    [
+        ("nothing", "0 bytes", "write the mask again"),
+        ("cut", "truncated", "copy the file again"),
+        ("nan", "1 value is NaN", "write whole numbers"),
+        ("4D", "2 volumes", "write one label map"),
+    ],
+)
+def test_a_bad_mask_is_named_with_a_remedy_for_masks(
+    tmp_path: Path, fault: str, seen: str, todo: str
+) -> None:
+    cases = volumes(tmp_path / "data")
+    path, voxels = cases[1].label, hand(SHAPES[1]).astype(np.float32)
+    assert isinstance(path, Path)
+    voxels[0, 0, 0] = np.nan if fault == "nan" else 0
+    voxels = np.stack([voxels, voxels], -1) if fault == "4D" else voxels
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 1.0, 2.0, 1.0])), path)
+    if fault in ("nothing", "cut"):
+        path.write_bytes(path.read_bytes()[: 0 if fault == "nothing" else -40])
+
+    for _ in range(2):  # fresh, then from the cache
+        with pytest.raises(DataError) as caught:
+            cached(cases)
+        assert caught.value.where == str(path)
+        assert "mask m1.nii.gz: " in caught.value.seen
+        assert seen in caught.value.seen
+        assert todo in caught.value.todo
+        assert "on_nonfinite" not in caught.value.todo
+    assert cached(cases, on_bad_image="skip").refused[0].where == str(path)
+
+
+def test_images_of_other_dimensions_than_the_network_looks_at_are_refused(tmp_path: Path) -> None:
+    cases = volumes(tmp_path / "data")
+
+    with pytest.raises(DataError) as caught:
+        cached(cases, images=dataclasses.replace(SPEC, dims=2, patches=None, size=32), dims=2)
+
+    assert "3 of 3 cannot be used: i0: a volume" in caught.value.seen
+    assert (caught.value.accepted, caught.value.todo) == ("a picture", "this network looks at pictures")
 
 
 def test_a_mask_beside_its_image_by_rounding_is_remarked_upon(tmp_path: Path) -> None:

@@ -423,3 +423,18 @@ def test_a_table_of_pictures_without_masks_is_answered(
     ]
     with run_2d.path("predictions/test.csv").open(encoding="utf-8") as file:
         assert "mask" in next(csv.reader(file))
+
+
+def test_evaluate_refuses_volumes_for_a_network_of_pictures_and_images_without_masks(
+    run_2d: RunFolder, volumes: Path, discs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "images").mkdir()
+    for path in list((discs / "images").iterdir())[:2]:
+        (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
+
+    with pytest.raises(DataError, match=r": a volume(?s:.*)a picture\n(?s:.*)this network looks at pictures"):
+        evaluate_on(run_2d.root, volumes, say=QUIET)
+    with pytest.raises(
+        DataError, match=r"no folder of images beside a folder of masks(?s:.*)images/ and masks/"
+    ):
+        evaluate_on(run_2d.root, tmp_path, say=QUIET)

@@ -96,7 +96,10 @@ def require_masks(
     lost = [shown(mask.relative_to(root).as_posix()) for mask in orphans]
     told = [
         f"{len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
-        for names, what in ((bare, "images without a mask"), (lost, "masks without an image"))
+        for names, what in (
+            (bare, "image without a mask" if len(bare) == 1 else "images without a mask"),
+            (lost, "mask without an image" if len(lost) == 1 else "masks without an image"),
+        )
         if names
     ]
     if not told:
@@ -124,7 +127,8 @@ def refuse_images_as_masks(cases: Sequence[Case]) -> None:
     ]
     if wrong:
         names = ", ".join(f"{shown(case.label.name)} of {case.id}" for case in wrong[:_SHOWN])  # type: ignore[union-attr]
-        seen = f"{len(wrong)} masks are the image itself: {names}"
+        masks = "1 mask is" if len(wrong) == 1 else f"{len(wrong)} masks are"
+        seen = f"{masks} the image itself: {names}"
         raise DataError(
             shown(wrong[0].images[0]), seen, "a mask of its own for each image", "put the right masks there"
         )

@@ -51,7 +51,10 @@ def places_in(root: Path, files: Sequence[Path], *, is_asked: bool) -> list[Plac
     """
     places = _pairs(root, files)
     if is_asked and not places:
-        todo = "rename the folders, or name the files in a table with the columns image and mask"
+        todo = (
+            "put the masks into a folder beside the images, each with its image's name, or name the files in a table "
+            "with the columns image and mask"
+        )
         raise DataError(shown(root), "no folder of images beside a folder of masks", ACCEPTED, todo)
     return places if is_asked or _is_certain(root, files, places) else []
 
