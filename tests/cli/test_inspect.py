@@ -310,14 +310,22 @@ def test_td8_td9_td10_pipes_links_and_forbidden_files(
     (tmp_path / "link.png").symlink_to(tmp_path / "good.png")
     picture(tmp_path / "locked.png", chest(0)).chmod(0)
 
-    original = Path.open
+    original, by_system = Path.open, os.open
+
+    def refuse(path: Any) -> None:
+        if Path(os.fspath(path)).name == "locked.png":  # root may open anything
+            raise PermissionError(13, "Permission denied")
 
     def forbidden(self: Path, *args: Any, **kwargs: Any) -> Any:
-        if self.name == "locked.png":  # root may open anything
-            raise PermissionError(13, "Permission denied")
+        refuse(self)
         return original(self, *args, **kwargs)
 
+    def forbidden_by_system(path: Any, *args: Any, **kwargs: Any) -> int:
+        refuse(path)
+        return by_system(path, *args, **kwargs)
+
     monkeypatch.setattr(Path, "open", forbidden)
+    monkeypatch.setattr(os, "open", forbidden_by_system)
     found = records(capsys, "--keep-going", tmp_path, code=4)
 
     assert "pipe" in found["pipe.dcm"][0]["reason"]
