@@ -46,7 +46,7 @@ def main() -> None:
     runs = [run_seed(bundle, seed, arguments.data, arguments.overrides) for seed in arguments.seeds]
     kind = "synthetic" if arguments.data is None else arguments.data.name
     result: dict[str, Any] = {
-        "command": "python benchmarks/bundle.py " + shlex.join(sys.argv[1:]),
+        "command": "python benchmarks/bundle.py " + told(sys.argv[1:], arguments.data),
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
         ).stdout.strip(),
@@ -77,6 +77,11 @@ def main() -> None:
         )
         print(f"seed {run['seed']}: {used}, {run['seconds']}")
     print(path)
+
+
+def told(words: list[str], data: Path | None) -> str:
+    """The command as others would type it: where data lie is one machine's matter."""
+    return shlex.join("PATH" if data is not None and word == str(data) else word for word in words)
 
 
 def run_seed(bundle: Path, seed: int, data: Path | None, overrides: list[str]) -> dict[str, Any]:

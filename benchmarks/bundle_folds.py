@@ -42,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = run_folds(arguments, arguments.out or Path(folder) / "folds")
     result = {
-        "command": "python benchmarks/bundle_folds.py " + shlex.join(sys.argv[1:]),
+        "command": "python benchmarks/bundle_folds.py " + told(arguments),
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
         ).stdout.strip(),
@@ -66,6 +66,15 @@ def main() -> None:
         f"{result['folds']['seconds']}; {result['cpu_s']:.0f} s of processor, peak {result['peak_gb']:.2f} GB"
     )
     print(path)
+
+
+def told(arguments: argparse.Namespace) -> str:
+    """The command as others would type it: where data and runs lie is one machine's matter."""
+    words = [arguments.bundle, *(["--data", "PATH"] if arguments.data is not None else [])]
+    words += ["--folds", str(arguments.folds), "--seed", str(arguments.seed)]
+    for one in arguments.overrides:
+        words += ["--set", one]
+    return shlex.join(words)
 
 
 def run_folds(arguments: argparse.Namespace, out: Path) -> dict[str, Any]:

@@ -58,7 +58,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--profile", choices=list(SIDES), default="cpu")
-    parser.add_argument("--quick", action="store_true", help="a small image, an untrained network, one round")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small image, a network that is hardly trained, one round"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--run", type=Path, help="a run of this script's training, to be used again")
     parser.add_argument("--threads", type=int, default=2)
@@ -368,7 +370,7 @@ def written_ct(folder: Path, quick: bool) -> tuple[Path, np.ndarray]:
     """The image to predict, and its true mask."""
     from medxfer.data.synthetic.writing import put_volume
 
-    shape, spacing = ((128, 128, 60), (3.2, 3.2, 5.0)) if quick else ((512, 512, 120), (0.8, 0.8, 2.5))
+    shape, spacing = ((128, 128, 60), (1.6, 1.6, 2.5)) if quick else ((512, 512, 120), (0.8, 0.8, 2.5))
     image, truth = folder / "ct.nii.gz", folder / "truth.npy"
     if not truth.is_file():
         hu, mask = phantom_of(99, shape, spacing)
@@ -389,9 +391,8 @@ def trained_run(folder: Path, quick: bool) -> Path:
     for number, name in enumerate(cases):
         rng = np.random.default_rng([number, 151])
         side, slices = (60, 40) if quick else (200, 110)
-        scale = 200 / side
-        step = rng.uniform(1.7, 2.4) * scale
-        spacing = (step, step, rng.uniform(2.2, 3.2) * scale)
+        step = rng.uniform(1.7, 2.4)
+        spacing = (step, step, rng.uniform(2.2, 3.2))
         hu, mask = phantom_of(number, (side + side // 7, side + side // 7, slices + slices // 6), spacing)
         x, y, z = rng.integers(0, (side // 7 + 1, side // 7 + 1, slices // 6 + 1))
         cut = (slice(x, x + side), slice(y, y + side), slice(z, z + slices))
@@ -413,12 +414,12 @@ def bundle_of(data: Path, quick: bool) -> dict[str, Any]:
         "data": {"source": str(data), "split": {"test": 0.1, "val": 0.1}},
         "images": {
             "preset": "ct", "dims": 3, "size": [96, 96, 96], "spacing": list(SPACING), "augment": [],
-            "patches": {"count": 1 if quick else 20, "foreground": 0.6}, "adjust": window,
+            "patches": {"count": 1 if quick else 20, "foreground": 0.33}, "adjust": window,
         },
         "encoder": {"id": "unet", "weights": "none", "in_channels": 1, "options": {"width": 8}},
         "task": {"_target_": "Segmentation", "classes": list(CLASSES), "decoder": {"width": 8}},
         "training": {"batch": 2, "clip_norm": 12.0},
-        "phases": [{"name": "all", "train": "all", "lr": 0.005, "epochs": 1 if quick else 3}],
+        "phases": [{"name": "all", "train": "all", "lr": 0.005, "epochs": 1 if quick else 8}],
     }  # fmt: skip
 
 

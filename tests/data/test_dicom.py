@@ -282,7 +282,7 @@ def test_float_pixels_with_nan_are_refused_with_count_and_place(tmp_path: Path) 
 
     error = refusal(saved(data, tmp_path / "a.dcm"))
 
-    assert "1 values" in error.seen
+    assert "1 value is" in error.seen
     assert "row 3, column 7" in error.seen
 
 

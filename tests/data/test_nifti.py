@@ -357,7 +357,7 @@ def test_tx1_nan_is_refused_with_count_and_place_or_zeroed(tmp_path: Path) -> No
 def test_doubles_beyond_float32_are_refused_and_large_whole_numbers_told(tmp_path: Path) -> None:
     huge = volume(dtype=np.float64)
     huge[0, 0, 0] = 1e300
-    assert "1 values" in refusal(written(tmp_path / "a.nii", huge)).seen
+    assert "1 value is" in refusal(written(tmp_path / "a.nii", huge)).seen
 
     ids = volume(dtype=np.int32)
     ids[0, 0, 0] = 2**24 + 1

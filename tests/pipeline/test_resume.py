@@ -24,7 +24,13 @@ def command(xrays: Path, out: Path) -> list[str]:
 
 
 def run_until_epochs(xrays: Path, out: Path, epochs: int, number: signal.Signals) -> int:
-    process = subprocess.Popen(command(xrays, out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(xrays, out),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        # what runs in the background hands down a Ctrl-C that is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     history = out / "history.csv"
     end = time.monotonic() + 120
     while time.monotonic() < end and process.poll() is None:
