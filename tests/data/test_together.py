@@ -161,7 +161,7 @@ def saved_jpeg(path: Path, picture: np.ndarray, **options: object) -> Path:
     "options", [{}, {"progressive": True}, {"quality": 30}, {"optimize": True}, {"dpi": (90, 90)}]
 )
 def test_grey_jpegs_have_the_pixels_of_pillow(tmp_path: Path, options: dict[str, object]) -> None:
-    pytest.importorskip("simplejpeg")
+    pytest.importorskip("simplejpeg", reason="extra `fast` is not installed")
     path = saved_jpeg(tmp_path / "a.jpg", chest(3, side=211)[:, :160], **options)
 
     image = read_image(path)

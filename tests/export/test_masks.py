@@ -302,7 +302,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> MadeMasks:
 @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
 def test_single_files_give_logits_of_a_patch_and_say_so(small: MadeMasks, tmp_path: Path, kind: str) -> None:
     if kind == "onnx":
-        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxscript", reason="extra `onnx` is not installed")
     told: list[str] = []
 
     path = export_trained(small.folder, kind, tmp_path / "model", told.append)

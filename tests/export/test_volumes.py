@@ -153,7 +153,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
 def test_presets_give_medxfers_numbers_in_monai(tmp_path: Path, scans: Path, name: str) -> None:
     text, given = PRESETS[name]
     if "bias" in name:
-        pytest.importorskip("SimpleITK")
+        pytest.importorskip("SimpleITK", reason="extra `n4` is not installed")
         listed = tuple(Component(target=one, arguments=own) for one, own in given["transforms"])
         given = {**given, "transforms": listed}
     rest = REST.replace("in_channels: 2", "in_channels: 3")
