@@ -34,7 +34,8 @@ from .errors import ConfigError, DataError, MedxferError, RunError
 from .export.trained_export import export_run
 from .files import require_space
 from .networks.network import Network
-from .networks.starting import start_from
+from .networks.starting import Started, start_from
+from .plugin import Encoder
 from .progress import Progress, log_to
 from .reports.html import write_report
 from .reports.model_card import write_model_card
@@ -138,10 +139,7 @@ def _prepare(
     pretrained = bundle.encoder.weights != "none" or bundle.start is not None
     first = _first_images(material, bundle)
     advice = check_first_batch(first, encoder, pretrained=pretrained, preset=bundle.images.preset)
-    network = Network(encoder, task.head(encoder), window=bundle.images.shape, flips=task.flips)
-    started = (
-        None if bundle.start is None else start_from(network, open_run(bundle.start).network, bundle.start)
-    )
+    network, started = _network_of(bundle, encoder, task)
     network.to(device)
     require_space(folder.root, 5 * sum(p.numel() * 4 for p in network.parameters()) + 20_000_000)
     task.prepare(material.targets[train] if material.targets is not None else _maps_of(arrays, train))
@@ -226,6 +224,14 @@ def _gather(bundle: Bundle, task: Task, split_file: Path | None, say: Progress) 
     advice += advice_on_parts(arrays, splits.rows_of)
     notes = [*found.notes, *splits.notes, *arrays.warnings, *advice]
     return _Material(found=found, arrays=arrays, splits=splits, targets=targets, notes=notes)
+
+
+def _network_of(bundle: Bundle, encoder: Encoder, task: Task) -> tuple[Network, Started | None]:
+    """Encoder and head, from another trained network where the bundle names one."""
+    network = Network(encoder, task.head(encoder), window=bundle.images.shape, flips=task.flips)
+    if bundle.start is None:
+        return network, None
+    return network, start_from(network, open_run(bundle.start).network, bundle.start)
 
 
 def _first_images(material: _Material, bundle: Bundle) -> torch.Tensor:

@@ -10,7 +10,7 @@ import gzip
 import io
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -235,15 +235,3 @@ def _writing(
                 fill(file)
 
     return write
-
-
-def rows_of_volumes(
-    masks: Iterable[tuple[str, np.ndarray, SourceGrid]], classes: Sequence[str]
-) -> list[Mapping[str, object]]:
-    """The volume report: a row a case.
-
-    Args:
-        masks: Name of the case, its mask, its grid.
-        classes: Foreground names.
-    """
-    return [{"case": name, **volume_row(mask, grid, classes)} for name, mask, grid in masks]

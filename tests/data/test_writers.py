@@ -21,7 +21,6 @@ from medxfer.data.readers import read_image
 from medxfer.data.regrid import decided_on_grid, onto_grid, planes_on_grid
 from medxfer.data.steps.spatial import FitTo, Resample
 from medxfer.data.writers import (
-    rows_of_volumes,
     volume_row,
     write_mask,
     write_nifti,
@@ -374,9 +373,8 @@ def test_volumes_are_told_in_ml(tmp_path: Path) -> None:
     path = written(tmp_path / "a.nii", hand().astype(np.int16), affine_of((0, 1, 2), (1, 1, 1), rotation()))
     mask, grid = there_and_back(path)
 
-    (row,) = rows_of_volumes([("case 1", mask, grid)], CLASSES)
+    row = volume_row(mask, grid, CLASSES)
 
-    assert row["case"] == "case 1"
     counts = np.bincount(hand().ravel())[1:] * np.prod(SIZES) / 1000
     assert [row[f"ml_{name}"] for name in CLASSES] == pytest.approx(list(counts), abs=1e-3)
     assert volume_row(np.stack([mask > 0]), grid, ["hand"])["ml_hand"] == pytest.approx(

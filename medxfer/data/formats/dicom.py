@@ -103,21 +103,6 @@ def decode_frames(path: Path, header: Dataset, frames: Sequence[int] | None = No
     return decoded
 
 
-def read_identity(path: Path) -> tuple[str, str, bool] | None:
-    """PatientID, StudyInstanceUID and whether there are pixels, from the header; None where it cannot be read."""
-    tags = ["PatientID", "StudyInstanceUID", "Rows"]
-    try:
-        with heard():
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
-            patient = str(header.get("PatientID", "") or "").strip()
-            study = str(header.get("StudyInstanceUID", "") or "").strip()
-            if not patient and not study and "Rows" not in header:
-                return None
-            return patient, study, "Rows" in header
-    except Exception:  # damaged: the reader names the fault when the pixels are asked for
-        return None
-
-
 def parse_dicom(path: Path, content: bytes) -> Dataset:
     """The data set. From memory: pydicom reading a file would allocate whatever length an element claims.
 
