@@ -28,13 +28,13 @@ from .image import Refused, is_constant, shown
 from .masks import MaskRule, map_on_grid
 from .placed import Placed
 from .ragged import Ragged, Rows
-from .sampling import Parts, Reading, digest_of, read_case
+from .sampling import Parts, Reading, digests_of, read_case
 from .steps.base import Step
 from .steps.pictures import LEVELS, Quantise
-from .threads import in_order
 from .together import MOST_BYTES, bytes_of, prepared_together
+from .workers import in_order
 
-VERSION = 3  # counted up when readers or steps give other numbers for the same file
+VERSION = 4  # counted up when readers or steps give other numbers for the same file
 LEAST_SIDE = 16  # pixels
 MOST_CONSTANT = 0.01  # share of cases of one value all over
 TOGETHER = 2**23  # pixels or voxels of whole images that are held and looked at together, if they are several
@@ -50,6 +50,7 @@ class Arrays:
         images: (N, C, *spatial), uint8, int16 or float16, memory-mapped; `Ragged` where sizes differ.
         cases: One a row, in the same order.
         sha256: Content of each row's files, the slice's name with it.
+        image_sha256: The same of its images alone, without a mask.
         affines: (N, D + 1, D + 1), from indices of a row to the reader's space.
         maps: (N, *spatial) uint8, class numbers on the images' grids, 255 where nothing counts; None without masks.
         refused: Cases left out, with the reason.
@@ -60,6 +61,7 @@ class Arrays:
     cases: tuple[Case, ...]
     sha256: tuple[str, ...]
     affines: np.ndarray
+    image_sha256: tuple[str, ...] = ()
     maps: Rows | None = None
     refused: tuple[Refused, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -122,9 +124,10 @@ def cache_arrays(
     """
     reading = reading or Reading()
     with say.bar("hash", len(cases)) as advance:
-        digests: list[str] = []
-        for digest in in_order(digest_of, cases):
+        digests, of_images = list[str](), list[str]()
+        for digest, of_image in in_order(digests_of, cases):
             digests.append(digest)
+            of_images.append(of_image)
             advance()
     recipe = [step.monai() for step in steps]
     made_by = [VERSION, store, recipe, reading.plain(), masks and masks.plain(), one_size, dims, digests]
@@ -156,6 +159,7 @@ def cache_arrays(
         images=entry.images,
         cases=tuple(_case_of(cases[row.case], row) for row in rows),
         sha256=tuple(_content_of(digests[row.case], row) for row in rows),
+        image_sha256=tuple(_content_of(of_images[row.case], row) for row in rows),
         affines=entry.affines,
         maps=entry.maps,
         refused=tuple(refused.values()),
@@ -198,6 +202,7 @@ class _Maker:
         """Each case, given with the digest of its files; pictures of one size are preprocessed together."""
         found: dict[int, Made | Refused] = {}
         read: dict[int, Parts] = {}
+        held = 0
         for number, (case, digest) in enumerate(rows):
             try:
                 parts = read_case(case, digest, self.reading, as_stored=True)
@@ -206,9 +211,12 @@ class _Maker:
             except DataError as error:
                 found[number] = _refused(case, error)
                 continue
-            read[number] = parts
-            if sum(bytes_of(part.image) for one in read.values() for part in one.images) >= MOST_BYTES:
+            size = sum(bytes_of(part.image) for part in parts.images)
+            if held + size > MOST_BYTES:
                 self._make(rows, read, found)
+                held = 0
+            read[number] = parts
+            held += size
         self._make(rows, read, found)
         return [found[number] for number in range(len(rows))]
 
@@ -299,17 +307,21 @@ def _require_varied(entry: Entry, cases: Sequence[Case]) -> None:
 
 def _flattened(arrays: Arrays) -> tuple[str, ...]:
     """What preprocessing made of one value all over, as a sentence: a window that misses the image, mostly."""
-    # A few pixels of most rows tell that they differ.
-    count = sum(
-        bool((one.ravel()[::_FEW] == one.flat[0]).all() and one.min() == one.max())
-        for one in (np.asarray(arrays.images) if isinstance(arrays.images, np.ndarray) else arrays.images)
-    )
+    rows = np.asarray(arrays.images) if isinstance(arrays.images, np.ndarray) else arrays.images
+    count = sum(map(_is_flat, rows))
     if not count:
         return ()
     return (
         f"{count} of {len(arrays.images)} images are of one value all over after preprocessing: look at "
         "images.adjust and images.transforms",
     )
+
+
+def _is_flat(row: np.ndarray) -> bool:
+    values = row.ravel()
+    first, middle = values[0], values[len(values) // 2]
+    # A few pixels of most rows tell that they differ.
+    return bool(first == middle and (values[::_FEW] == first).all() and values.min() == values.max())
 
 
 def _bad_images(refused: Sequence[Refused], cases: Sequence[Case]) -> DataError:

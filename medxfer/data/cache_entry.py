@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..files import explained, require_space, sha256_of, write_json
+from ..files import explained, require_space, sha256_of, write_atomic
 from ..progress import Progress
 from .case import Case
 from .image import Refused, shown
 from .ragged import Rows, rows_of
-from .threads import pieces_in_order
+from .workers import at_work, rows_at_once
 
 _FILES = ("images.bin", "maps.bin", "affines.npy")
 
@@ -83,10 +83,11 @@ def fill_entry(
         temporary.mkdir(parents=True)
         try:
             with (
+                at_work(make, cases, digests, most=rows_at_once([case.images for case in cases])) as results,
                 say.bar("read images", len(cases)) as advance,
                 _Writer(temporary, one_size=one_size) as writer,
             ):
-                for number, made in enumerate(pieces_in_order(make, cases, digests)):
+                for number, made in enumerate(results):
                     advance()
                     if isinstance(made, Refused):
                         writer.refused[number] = made
@@ -100,7 +101,8 @@ def fill_entry(
             if not writer.rows:
                 return Entry(refused=writer.refused, warnings=writer.warnings)
             np.save(temporary / "affines.npy", np.stack(writer.affines))
-            write_json(temporary / "entry.json", _signed(writer.head(cases, temporary)))
+            # On one line: only so does Python's encoder run compiled, and there is a row for every image.
+            write_atomic(temporary / "entry.json", json.dumps(_signed(writer.head(cases, temporary))))
             is_own = True
             try:
                 temporary.rename(place)
@@ -135,7 +137,7 @@ class _Writer(contextlib.ExitStack):
         for array, affine, (suffix, label) in zip(made.arrays, made.affines, made.marks, strict=True):
             self._require_alike(array, case)
             self._append("images.bin", array)
-            self._dtype = str(array.dtype)
+            self._dtype = self._dtype or str(array.dtype)
             self.shapes.append(array.shape)
             self.affines.append(affine)
             self.rows.append(Row(case=number, suffix=suffix, label=label))
@@ -164,9 +166,14 @@ class _Writer(contextlib.ExitStack):
         sums = {name: digest.hexdigest() for name, digest in self._sums.items()}
         return {
             "cases": len(cases),
-            "shapes": [list(shape) for shape in self.shapes],
+            "shapes": self.shapes,
             "dtype": self._dtype,
-            "rows": [[row.case, row.suffix, row.label] for row in self.rows],
+            # Columns: a list a row would have the garbage collector look through everything.
+            "row_columns": [
+                [row.case for row in self.rows],
+                [row.suffix for row in self.rows],
+                [row.label for row in self.rows],
+            ],
             "refused": {
                 str(number): {
                     "is_of_mask": one.where == _mask_of(cases[number]),
@@ -200,7 +207,7 @@ def open_entry(place: Path, cases: Sequence[Case], *, hashed: bool = False) -> E
             raise ValueError("damaged")
         affines = np.load(place / "affines.npy")
         shapes = [tuple(shape) for shape in head["shapes"]]
-        if not len(affines) == len(shapes) == len(head["rows"]):
+        if not len(affines) == len(shapes) == len(head["row_columns"][0]):
             raise ValueError("damaged")
         has_maps = (place / "maps.bin").stat().st_size > 0
         return Entry(
@@ -208,7 +215,8 @@ def open_entry(place: Path, cases: Sequence[Case], *, hashed: bool = False) -> E
             maps=_mapped(place / "maps.bin", "uint8", [shape[1:] for shape in shapes]) if has_maps else None,
             affines=affines,
             rows=tuple(
-                Row(case=number, suffix=suffix, label=label) for number, suffix, label in head["rows"]
+                Row(case=number, suffix=suffix, label=label)
+                for number, suffix, label in zip(*head["row_columns"], strict=True)
             ),
             refused={
                 int(number): _as_refused(cases[int(number)], one) for number, one in head["refused"].items()

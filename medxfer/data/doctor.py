@@ -34,7 +34,7 @@ from .splits import NAMES, split_by_patient
 from .splitting.gate import leaks_in
 from .splitting.grouping import joined_groups
 from .steps.base import Step
-from .threads import in_order
+from .workers import at_work, rows_at_once
 
 _LEAK_TODO = "correct the data, list files in data.exclude, or state a reason: data.accept_leak"
 _LOOKED_AT = "looked at by the doctor"
@@ -56,6 +56,7 @@ class Request:
         label_of: The class of a case, as its task says; None: the label itself.
         read_label: How its task reads a label; what it refuses is said.
         masks: What values of masks mean to its task.
+        has_planes: Whether it takes volumes apart into planes.
         seed: Of the split that would be made.
     """
 
@@ -64,6 +65,7 @@ class Request:
     label_of: Callable[[Case], str] | None = None
     read_label: Callable[[Case], object] | None = None
     masks: MaskRule | None = None
+    has_planes: bool = False
     seed: int = 0
 
 
@@ -120,8 +122,15 @@ def examine(root: Path, request: Request, say: Progress) -> Health:
     looks: list[Look] = []
     bad: list[Refused] = []
     found, items = _items(root, data, findings, rows)
-    with say.bar("read images", len(items)) as advance:
-        for one in in_order(lambda item: look_at(item, reading, request.steps), items):
+    with (
+        at_work(
+            lambda rows: [look_at(item, reading, request.steps) for (item,) in rows],
+            items,
+            most=rows_at_once([item.case.images for item in items]),
+        ) as seen,
+        say.bar("read images", len(items)) as advance,
+    ):
+        for one in seen:
             advance()
             if isinstance(one, Refused):
                 bad.append(one)
@@ -129,7 +138,7 @@ def examine(root: Path, request: Request, say: Progress) -> Health:
                 looks.append(one)
     findings += of_refused(bad, len(items), skipped=data.on_bad_image == "skip")
     findings += [_as_run(one, data, len(looks)) for one in of_looks(looks)]
-    findings += of_masks(looks, request.masks)
+    findings += of_masks(looks, request.masks, has_planes=request.has_planes)
     if request.read_label is not None:
         findings += of_labels([look.case for look in looks], request.read_label)
     duplicates = _duplicates(looks)

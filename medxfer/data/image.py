@@ -187,6 +187,8 @@ def checked(path: Path, image: Image, *, on_nonfinite: str = "stop") -> Image:
         remarks.append(f"only {' x '.join(map(str, sides))} voxels")
     if low == high:
         remarks.append(f"{_CONSTANT[len(sides) - 2]} {low:g}")
+    if array is image.array and len(remarks) == len(image.warnings) and image.filename == str(path):
+        return image
     return dataclasses.replace(image, array=array, warnings=tuple(remarks), filename=str(path))
 
 

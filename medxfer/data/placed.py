@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,14 @@ def placed(image: Image) -> Placed:
     dims = values.ndim - 1
     if dims == 3 and image.affine is not None:
         return Placed(values, np.asarray(image.affine, dtype=np.float64))
+    return Placed(values, _scaling(dims, tuple(image.spacing or ())))
+
+
+@functools.lru_cache(maxsize=64)
+def _scaling(dims: int, spacing: tuple[float, ...]) -> np.ndarray:
+    """(D + 1, D + 1); one for all pictures of a spacing, so nobody may change it."""
     affine = np.eye(dims + 1)
-    for axis, spacing in enumerate(image.spacing or ()):
-        affine[axis, axis] = spacing
-    return Placed(values, affine)
+    for axis, one in enumerate(spacing):
+        affine[axis, axis] = one
+    affine.setflags(write=False)
+    return affine

@@ -13,7 +13,9 @@ from .placed import Placed
 from .presets import prepared
 from .steps.base import Step
 
-MOST_BYTES = 4 * 2**20  # of pictures taken together: they stay in the processor's cache
+MOST_BYTES = (
+    2**24
+)  # of pictures taken together: a call of each step costs as much as resizing three of 224 x 224
 
 
 class ManyStep(Protocol):

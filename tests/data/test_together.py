@@ -19,7 +19,6 @@ from medxfer.data.presets import prepared, steps_of
 from medxfer.data.readers import read_image
 from medxfer.data.sampling import Reading, digest_of, read_case
 from medxfer.data.steps.pictures import LEVELS, Channels, PercentileWindow, Quantise, quantiles
-from medxfer.data.threads import pieces_in_order
 from medxfer.data.together import prepared_together
 from medxfer.errors import DataError
 
@@ -70,7 +69,7 @@ def test_pictures_as_stored_give_the_same_as_float32(tmp_path: Path) -> None:
 
 def test_pictures_larger_than_what_is_taken_together_and_volumes_go_alone() -> None:
     steps = steps_of(ImagesSpec(size=32), 1)
-    large = [grey(1, 1100, 1000, seed=seed) for seed in range(2)]
+    large = [grey(1, 2200, 2000, seed=seed) for seed in range(2)]
 
     for together, one in zip(prepared_together(large, steps), large, strict=True):
         assert torch.equal(together.values, prepared(one, steps).values)
@@ -232,16 +231,3 @@ def test_pictures_above_the_limit_are_refused_before_they_are_decoded(
 
     with pytest.raises(DataError, match="64 x 64 pixels"):
         read_image(path)
-
-
-def test_pieces_come_in_order_and_are_small() -> None:
-    sizes = []
-
-    def work(rows: list[tuple[int, int]]) -> list[int]:
-        sizes.append(len(rows))
-        return [first + second for first, second in rows]
-
-    numbers = list(range(5000))
-
-    assert list(pieces_in_order(work, numbers, numbers)) == [2 * number for number in numbers]
-    assert max(sizes) == 16

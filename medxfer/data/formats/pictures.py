@@ -99,7 +99,7 @@ def _plain_grey(path: Path, content: bytes, as_stored: bool) -> Image | None:
         return None
     extent = (float(pixels.min()), float(pixels.max()))
     array = pixels if as_stored else pixels.astype(np.float32)
-    return Image(array=array[None], reader="simplejpeg", extent=extent)
+    return Image(array=array[None], reader="simplejpeg", extent=extent, filename=str(path))
 
 
 def _size_of_plain_grey(content: bytes) -> tuple[int, int] | None:
