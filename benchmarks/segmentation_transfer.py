@@ -5,8 +5,9 @@
 
 The set is `sarcoma` (bundles/sarcoma_ct_seg) or `hippocampus` (bundles/hippocampus_mri_seg); without --data
 the bundle's synthetic stand-in. Every arm is one `medxfer run` a split, on the same cases: a pretrained encoder, the
-same encoder with random weights by the same recipe, and a plain U-Net for reference. Both kinds of weights keep their
-batch-norm statistics, so random ones are given those of the training images.
+same encoder with random weights by the same recipe, and a plain U-Net for reference. `lite0-slices-...` is a 2D network
+that sees volumes one axial plane at a time. Both kinds of weights keep their batch-norm statistics, so random ones are
+given those of the training images.
 
 A seed deals the cases: test, validation, and of the others the first `--train-cases`. With --folds each case is tested
 once a seed. Dice of a case tested by several seeds is averaged; intervals are by patient, over those cases, and do not
@@ -56,7 +57,7 @@ class Arm:
     Attributes:
         encoder: Its id.
         pretrained: Tag of its card; None: random weights.
-        recipe: `frozen`, `tuned` or `plain`, see `phases_of`.
+        recipe: `frozen`, `tuned`, `slices` or `plain`, see `phases_of`; `slices` are axial planes for a 2D encoder.
         window: HU that these weights were trained on, in place of the bundle's.
         options: Of the encoder.
     """
@@ -73,6 +74,8 @@ ARMS = {
     "i3resnet152-random": Arm(encoder="i3resnet152", pretrained=None, recipe="frozen", window=(-1000, 200)),
     "efficientnet_lite0-imagenet": Arm(encoder="efficientnet_lite0", pretrained="imagenet", recipe="tuned"),
     "efficientnet_lite0-random": Arm(encoder="efficientnet_lite0", pretrained=None, recipe="tuned"),
+    "lite0-slices-imagenet": Arm(encoder="efficientnet_lite0", pretrained="imagenet", recipe="slices"),
+    "lite0-slices-random": Arm(encoder="efficientnet_lite0", pretrained=None, recipe="slices"),
     "unet-random": Arm(encoder="unet", pretrained=None, recipe="plain", options="{width: 8}"),
 }
 
@@ -85,10 +88,13 @@ class Trial:
         bundle: Folder in bundles/.
         starts: Arms by default.
         train, val, test: Cases; `train` may be several numbers, 0 for all that are left.
-        epochs: By recipe: of the decoder on the frozen encoder; of warm-up and of everything; of the plain U-Net.
+        epochs: By recipe: of the decoder on the frozen encoder; of warm-up and of everything, of volumes and of planes;
+            of the plain U-Net.
         views: Views whose maps are cached, all but the first augmented, for frozen encoders.
         samples: Patches an epoch, however few the training cases; 0: whole volumes, each once.
+        planes: The same of planes.
         overrides: Of the bundle, in every arm.
+        slices: Of the bundle, in arms that see planes.
     """
 
     bundle: str
@@ -99,7 +105,9 @@ class Trial:
     epochs: dict[str, tuple[int, ...]]
     views: int
     samples: int
+    planes: int
     overrides: tuple[str, ...]
+    slices: tuple[str, ...]
 
 
 TRIALS = {
@@ -109,26 +117,40 @@ TRIALS = {
         train=(0,),
         val=5,
         test=15,
-        epochs={"frozen": (30,), "tuned": (6, 18), "plain": (24,)},
+        epochs={"frozen": (30,), "tuned": (6, 18), "slices": (2, 10), "plain": (24,)},
         views=3,
         samples=0,
+        planes=400,
         overrides=(
             "training.precision=bf16",
             "training.memory_format=contiguous",
         ),
+        slices=(
+            "images.size=[96, 96, 1]",
+            "images.transforms=[{_target_: HUWindow, windows: [soft_tissue]}, {_target_: Channels, count: 1}, "
+            "{_target_: Resize, size: [96, 96, 48]}, {_target_: Quantise, store: uint8}]",
+            "training.memory_format=channels_last",
+            "training.batch=16",
+        ),
     ),
     "hippocampus": Trial(
         bundle="hippocampus_mri_seg",
-        starts=("efficientnet_lite0-imagenet", "efficientnet_lite0-random", "unet-random"),
+        starts=tuple(name for name, arm in ARMS.items() if arm.encoder != "i3resnet152"),
         train=(5, 10),
         val=5,
         test=40,
-        epochs={"frozen": (16,), "tuned": (3, 13), "plain": (16,)},
+        epochs={"frozen": (16,), "tuned": (3, 13), "slices": (3, 16), "plain": (16,)},
         views=2,
         samples=40,
+        planes=400,
         overrides=(
             "training.precision=bf16",
             "training.memory_format=contiguous",
+        ),
+        slices=(
+            "images.size=[36, 52, 1]",
+            "training.memory_format=channels_last",
+            "training.batch=16",
         ),
     ),
 }
@@ -141,8 +163,8 @@ def main() -> None:
     if arguments.quick:
         quick = {name: tuple(1 for _ in epochs) for name, epochs in trial.epochs.items()}
         trial = dataclasses.replace(trial, epochs=quick, train=(4,), val=2, test=3, views=1)
-    starts = arguments.starts or (["efficientnet_lite0-imagenet", "efficientnet_lite0-random", "unet-random"]
-                                  if arguments.quick else trial.starts)  # fmt: skip
+    quick_starts = [name for name, arm in ARMS.items() if arm.encoder != "i3resnet152"]
+    starts = arguments.starts or (quick_starts if arguments.quick else trial.starts)
     ids = case_ids(trial, arguments.data)
     kind = "synthetic" if arguments.data is None else arguments.data.name
     result: dict[str, Any] = {
@@ -240,7 +262,7 @@ def phases_of(arm: Arm, trial: Trial) -> str:
     epochs = trial.epochs[arm.recipe]
     if arm.recipe == "frozen":  # maps of all views are computed once
         return f"[{{name: decoder, train: head, lr: 3.0e-3, epochs: {epochs[0]}, views: {trial.views}}}]"
-    if arm.recipe == "tuned":
+    if arm.recipe in ("tuned", "slices"):
         return (
             f"[{{name: warmup, train: head, lr: 3.0e-3, epochs: {epochs[0]}, views: {trial.views}}}, "
             f"{{name: all, train: all, lr: 2.0e-3, epochs: {epochs[1]}, layer_decay: 0.8}}]"
@@ -257,8 +279,12 @@ def run_arm(
     told = folder / "cost.json"
     if not told.is_file():
         overrides = [*trial.overrides, f"seed={deal['seed']}", f"phases={phases_of(arm, trial)}"]
-        if trial.samples:
-            overrides.append(f"images.patches.count={max(1, trial.samples // len(deal['train']))}")
+        samples = trial.samples
+        if arm.recipe == "slices":
+            samples = trial.planes
+            overrides += trial.slices
+        if samples:
+            overrides.append(f"images.patches.count={max(1, samples // len(deal['train']))}")
         overrides += [f"encoder.id={arm.encoder}", f"encoder.options={arm.options}"]
         if arm.window is not None:
             overrides.append(f"images.adjust={{HUWindow: {{windows: [{list(arm.window)}]}}}}")
@@ -304,7 +330,8 @@ def random_weights(
     channels = card_of(arm.encoder).weights[0].in_channels
     torch.manual_seed(deal["seed"])
     options = bundle.encoder.options
-    encoder = build(arm.encoder, spatial_dims=3, in_channels=channels, options=options).train()
+    dims = bundle.images.network_dims
+    encoder = build(arm.encoder, spatial_dims=dims, in_channels=channels, options=options).train()
     for module in encoder.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = None  # the mean over all batches
@@ -314,7 +341,7 @@ def random_weights(
         for begin in range(0, len(rows), 4):
             part = np.array(rows[begin : begin + 4])
             images, _ = samples.take(part, range(begin, begin + len(part)))
-            encoder(images.expand(-1, channels, -1, -1, -1))
+            encoder(images.expand(-1, channels, *images.shape[2:]))
     state = {name: value for name, value in encoder.state_dict().items() if not name.startswith("normalise.")}
     path = folder / "random.safetensors"
     save_file({name: value.contiguous() for name, value in state.items()}, path)
@@ -378,10 +405,11 @@ def told_of(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     }
     gains = {}
     for start in runs:
-        other = f"{ARMS[start].encoder}-random"
+        name = start.rpartition("-")[0]  # of the encoder, and of what it sees
+        other = f"{name}-random"
         if ARMS[start].pretrained is not None and other in runs:
             gain = difference_of_tables(tables[other], tables[start], patients).to_plain()
-            gains[ARMS[start].encoder] = {"pretrained": start, "minus": other, "dice": gain}
+            gains[name] = {"pretrained": start, "minus": other, "dice": gain}
     return {"arms": arms, "pretrained_minus_random": gains}
 
 

@@ -20,6 +20,9 @@ class Component:
     where: str = field(
         default="", compare=False, repr=False
     )  # file, line and key, for messages about the arguments
+    places: Mapping[tuple[str | int, ...], str] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # keys below -> file and line, or the option that set them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,8 @@ class ImagesSpec:
 
     preset: str = "xray"
     dims: Literal[2, 3] = 2  # pictures or volumes
-    size: int | tuple[int, ...] = 128  # pixels a side, or one number an axis
+    # Pixels a side, or one number an axis. Of volumes one side may be 1: a 2D network sees their planes across it.
+    size: int | tuple[int, ...] = 128
     spacing: tuple[float, ...] | None = (
         None  # mm along each axis; None: images are resized to `size` as they are
     )
@@ -116,6 +120,17 @@ class ImagesSpec:
     def shape(self) -> tuple[int, ...]:
         """Spatial shape of what the network sees."""
         return (self.size,) * self.dims if isinstance(self.size, int) else tuple(self.size)
+
+    @property
+    def thin(self) -> int | None:
+        """The axis along which patches of volumes are one voxel thick; None: no such."""
+        axes = [axis for axis, side in enumerate(self.shape) if side == 1]
+        return axes[0] if self.dims == 3 and len(axes) == 1 else None
+
+    @property
+    def network_dims(self) -> Literal[2, 3]:
+        """Spatial dimensions of encoder and decoder: 2 where volumes are seen plane by plane."""
+        return self.dims if self.thin is None else 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ def advice_on_grids(arrays: Arrays, images: ImagesSpec, *, has_dicom: bool) -> l
     """
     if arrays.maps is None:
         return []
-    found = [_unequal(arrays), _small(arrays, images)]
+    # planes have no neighbours
+    found = [_unequal(arrays) if images.thin is None else "", _small(arrays, images)]
     if has_dicom and importlib.util.find_spec("highdicom") is None:
         found.append(
             "the package highdicom is not installed: masks of DICOM images will be NIfTI or PNG files; for DICOM SEG: "
@@ -69,15 +70,24 @@ def _unequal(arrays: Arrays) -> str:
     """Volumes whose voxels are so long along one axis that neighbours there have little in common."""
     if arrays.affines.shape[1] != 4:
         return ""
-    spacing = np.median(np.linalg.norm(arrays.affines[:, :3, :3], axis=1), axis=0)
+    return "; ".join(unequal_steps(np.linalg.norm(arrays.affines[:, :3, :3], axis=1)))
+
+
+def unequal_steps(spacings: np.ndarray) -> tuple[()] | tuple[str, str]:
+    """What is wrong with voxels that are much longer than wide, and what to do; nothing where they are not.
+
+    Args:
+        spacings: (cases, 3), mm along each axis of what the network sees.
+    """
+    spacing = np.median(spacings, axis=0)
     if spacing.max() <= _UNEQUAL * spacing.min():
-        return ""
+        return ()
     named = " x ".join(f"{one:.3g}" for one in spacing)
     wanted = ", ".join(f"{max(one, spacing.max() / _UNEQUAL):.3g}" for one in spacing)
     return (
         f"the voxels that the network sees are {spacing.max() / spacing.min():.1f} times as long as wide ({named} mm, "
-        f"median): neighbours along that axis have little in common; set images.spacing to less unequal steps, such as "
-        f"[{wanted}]"
+        f"median): neighbours along that axis have little in common",
+        f"set images.spacing to less unequal steps, such as [{wanted}]",
     )
 
 

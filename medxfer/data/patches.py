@@ -12,6 +12,7 @@ from torch import Tensor
 from ..bundle.schema import ImagesSpec, PatchSpec
 from .cache import Arrays
 from .masks import IGNORED
+from .planes import picture_of
 
 _POSITIONS = 4096  # voxels of each class that patches may be centred on, an image
 
@@ -60,12 +61,16 @@ class Patches:
         arrays: Images with maps.
         size: Of a patch.
         spec: How many, and where.
+        thin: Axis along which they are one voxel thick; they are given as pictures then, (B, C, rows, columns), so
+            that augmentation stays in the plane.
     """
 
     moves = True
 
-    def __init__(self, arrays: Arrays, size: Sequence[int], spec: PatchSpec) -> None:
-        self._arrays, self._size, self._spec = arrays, tuple(size), spec
+    def __init__(
+        self, arrays: Arrays, size: Sequence[int], spec: PatchSpec, *, thin: int | None = None
+    ) -> None:
+        self._arrays, self._size, self._spec, self._thin = arrays, tuple(size), spec, thin
         self._positions: dict[int, list[np.ndarray]] = {}
         self.count = spec.count
 
@@ -88,7 +93,11 @@ class Patches:
             )
             pixels[(number, slice(None), *target)] = image[(slice(None), *source)]
             labels[(number, *target)] = label[source]
-        return self._arrays.as_image(pixels), torch.from_numpy(labels)
+        found = self._arrays.as_image(pixels), torch.from_numpy(labels)
+        if self._thin is None:
+            return found
+        image, label = (picture_of(one, self._thin).contiguous() for one in found)
+        return image, label
 
     def _start(self, row: int, label: np.ndarray, random: np.random.Generator) -> list[int]:
         """First voxel of a patch along each axis; negative where the image is smaller."""
@@ -130,7 +139,7 @@ def samples_of(arrays: Arrays, targets: Tensor | None, images: ImagesSpec) -> Sa
     """What training looks at, as the bundle says."""
     if images.patches is None:
         return WholeImages(arrays, targets)
-    return Patches(arrays, images.shape, images.patches)
+    return Patches(arrays, images.shape, images.patches, thin=images.thin)
 
 
 def targets_of(arrays: Arrays, targets: Tensor | None, rows: Sequence[int] | np.ndarray) -> Tensor:

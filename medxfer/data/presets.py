@@ -175,13 +175,18 @@ def fill_in(bundle: Bundle) -> Bundle:
     listed = images.augment if images.augment is not None else default_augment(images.preset)
     augment = _adjusted(listed, images)
     _require_known(images, [*transforms, *augment])
+    _require_sides(images, augment)
     images = dataclasses.replace(images, transforms=transforms, augment=augment, adjust={})
     return resolve_phases(dataclasses.replace(bundle, images=images))
 
 
 def _require_agreement(images: ImagesSpec, transforms: Sequence[Component]) -> None:
-    """Refuse a list of steps that gives another size or store than the bundle says beside it."""
-    for target, argument, wanted in (("Resize", "size", images.size), ("Quantise", "store", images.store)):
+    """Refuse a list of steps that gives another size or store than the bundle says beside it.
+
+    With patches the size is theirs alone: images may have been brought to any other.
+    """
+    whole = [("Resize", "size", images.size)] if images.patches is None else []
+    for target, argument, wanted in (*whole, ("Quantise", "store", images.store)):
         for number, step in enumerate(transforms):
             wanted = _as_listed(wanted)
             given = _as_listed(step.arguments.get(argument, wanted))
@@ -192,6 +197,16 @@ def _require_agreement(images: ImagesSpec, transforms: Sequence[Component]) -> N
                 raise ConfigError(
                     f"images.transforms.{number} ({target})", seen, "one value in both places", todo
                 )
+
+
+def _require_sides(images: ImagesSpec, augment: Sequence[Component]) -> None:
+    """Refuse left-right mirrors in sagittal planes, which show no left and right: they would turn front to back."""
+    for number, change in enumerate(augment):
+        if change.target == "RandomAffine" and change.arguments.get("flip") and images.thin == 0:
+            where = f"images.augment.{number} (RandomAffine)"
+            seen = "flip: true, and images.size has one voxel along X: planes without left and right"
+            todo = "set images.adjust={RandomAffine: {flip: false}}, or another side of images.size to 1"
+            raise ConfigError(where, seen, "flip: false in sagittal planes", todo)
 
 
 def steps_of(images: ImagesSpec, in_channels: int, *, trusted: bool = False) -> tuple[Step, ...]:

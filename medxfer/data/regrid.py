@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from .formats.grids import SourceGrid
 
 _ALONG = 0.01  # voxels: two grids whose axes stray less over their whole length are parallel
-_ROUNDING = 1e-6  # voxels: what lies in the middle of two voxels goes to the upper one whatever the rounding
+_ROUNDING = 1e-6  # voxels: what lies in the middle of two voxels is told whatever the rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,9 @@ class _Way:
 
 def onto_grid(labels: np.ndarray, affine: np.ndarray, grid: SourceGrid) -> np.ndarray:
     """Class numbers on the file's grid: of each of its voxels that of the nearest one of the prediction.
+
+    Where several are equally near, as at exactly half the resolution, it is the number that most of them have: always
+    the upper one would move a whole mask by half a voxel against its image.
 
     Args:
         labels: (X, Y, Z) or (rows, columns), whole numbers or booleans; or a stack (K, ...) of such.
@@ -54,12 +58,33 @@ def onto_grid(labels: np.ndarray, affine: np.ndarray, grid: SourceGrid) -> np.nd
             out[..., number][inside] = volume[tuple(index[:, inside])]
         return out.reshape(grid.shape, order="F")
     turned = _first_axis_closest(volume.transpose(way.order))
-    picked = [_nearest(way, axis, turned.shape[axis]) for axis in range(3)]
-    (first, rows), (second, columns), (third, slices) = picked
-    for number, source in zip(third, slices, strict=True):
-        plane = turned[:, :, source]
-        out[_span(first), _span(second), number] = _taken(_taken(plane, rows, 0), columns, 1)
+    near = [_nearest(way, axis, turned.shape[axis]) for axis in range(3)]
+    box = tuple(_span(one) for one, _ in near)
+    equal = itertools.product(*(ways for _, ways in near))
+    out[box] = _most_common([_picked(turned, indices) for indices in equal])
     return out.reshape(grid.shape, order="F")
+
+
+def _picked(volume: np.ndarray, indices: Sequence[np.ndarray]) -> np.ndarray:
+    """Some rows, columns and slices of a volume; the first axis of the result lies closest in memory."""
+    rows, columns, slices = indices
+    out: np.ndarray = np.empty((len(rows), len(columns), len(slices)), volume.dtype, order="F")
+    for number, source in enumerate(slices):
+        out[..., number] = _taken(_taken(volume[:, :, source], rows, 0), columns, 1)
+    return out
+
+
+def _most_common(found: Sequence[np.ndarray]) -> np.ndarray:
+    """Voxel by voxel what most of some volumes hold; where several are as many, what the first of them has."""
+    most = found[0]
+    differs = np.zeros(most.shape, dtype=bool, order="F")
+    for one in found[1:]:
+        differs |= one != most
+    if differs.any():  # at borders of structures, hence few
+        held = np.stack([one[differs] for one in found])
+        votes = np.stack([(held == one).sum(axis=0) for one in held])
+        most[differs] = np.take_along_axis(held, votes.argmax(axis=0)[None], axis=0)[0]
+    return most
 
 
 def planes_on_grid(probabilities: np.ndarray, affine: np.ndarray, grid: SourceGrid) -> Iterator[np.ndarray]:
@@ -224,11 +249,23 @@ def _along(way: _Way, axis: int) -> np.ndarray:
     return places
 
 
-def _nearest(way: _Way, axis: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the file that lie in the prediction, and the nearest index there of each."""
-    index = np.floor(_along(way, axis) + 0.5 + _ROUNDING).astype(np.int64)
+def _nearest(way: _Way, axis: int, length: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Indices of the file that lie in the prediction, and the nearest index there of each: one way or two.
+
+    In the middle of two the first way has the lower and the upper one in turn, the second the other of both. Where
+    the grids have equal steps there is one way, the upper one: turns would double one voxel and drop the next.
+    """
+    places = _along(way, axis)
+    index = np.floor(places + 0.5 + _ROUNDING).astype(np.int64)
     inside = np.flatnonzero((index >= 0) & (index < length))
-    return inside, index[inside]
+    upper = index[inside]
+    tied = np.flatnonzero((np.abs(upper - places[inside] - 0.5) < 2 * _ROUNDING) & (upper > 0))
+    if not len(tied) or (len(places) > 1 and abs(abs(places[1] - places[0]) - 1) < _ALONG):
+        return inside, [upper]
+    first, second = upper.copy(), upper.copy()
+    first[tied[::2]] -= 1
+    second[tied[1::2]] -= 1
+    return inside, [first, second]
 
 
 def _linear(way: _Way, axis: int, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

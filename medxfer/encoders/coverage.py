@@ -18,7 +18,7 @@ from ..plugin import Encoder
 from .fitting import ABSENT, coverage_of
 from .matching import Match, WeightsFile
 from .receipt import Row
-from .registry import card_of
+from .registry import OTHER_DIMENSIONS, card_of
 
 _SHOWN = 3
 _STAGE = re.compile(r"stages\.(\d+)\.")
@@ -58,6 +58,7 @@ def require_dimensions(card: EncoderCard, weights: WeightsCard, spatial_dims: in
     others = [one.tag for one in card.weights if spatial_dims in one.spatial_dims]
     accepted = " or ".join(f"{dims}D" for dims in weights.spatial_dims)
     todo = f"choose {' or '.join(others)}" if others else "choose another encoder"
+    todo += f"; {OTHER_DIMENSIONS[spatial_dims]}"
     where = f"weights {card.id}.{weights.tag}"
     raise WeightsError(where, f"asked for in {spatial_dims}D", accepted, todo)
 

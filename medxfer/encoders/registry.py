@@ -37,6 +37,12 @@ KNOWN_PACKAGES: Mapping[str, str] = {
     "i3resnet152": "medxfer-i3resnet[weights]",
 }
 
+# What decides the dimensions that an encoder is asked for, in a bundle.
+OTHER_DIMENSIONS: Mapping[int, str] = {
+    2: "for volumes set images.dims=3 and no side of images.size to 1",
+    3: "a 2D encoder segments volumes plane by plane where images.size has a side of 1, such as [160, 160, 1]",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
@@ -244,7 +250,7 @@ def _check_request(listing: Listing, spatial_dims: int, options: Mapping[str, An
         return
     if spatial_dims not in card.spatial_dims:
         known = " or ".join(f"{dims}D" for dims in sorted(card.spatial_dims))
-        todo = "`medxfer encoders --dims` lists the others"
+        todo = f"`medxfer encoders --dims {spatial_dims}` lists the others; {OTHER_DIMENSIONS[spatial_dims]}"
         raise PluginError(f"encoder {card.id}", f"asked for in {spatial_dims}D", known, todo)
     for name in options:
         if name not in card.options:

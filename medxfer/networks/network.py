@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..data.planes import picture_of, volume_of
 from ..encoders.contract import require_claimed
 from ..plugin import Encoder
 
@@ -33,7 +34,8 @@ class Network(nn.Module):
     Args:
         encoder: From images to maps.
         head: From maps to logits.
-        window: Size of what it is trained on, where images may be larger.
+        window: Size of what it is trained on, where images may be larger. One voxel thick along one of three axes with
+            a 2D encoder: volumes of that size go through it as pictures.
         flips: Axes, 0 the first spatial one; in evaluation the logits of all mirrored images are averaged. Only for
             heads that answer for each voxel.
 
@@ -54,6 +56,8 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.window = None if window is None else tuple(window)
+        is_thin = self.window is not None and len(self.window) == 3 and encoder.spatial_dims == 2
+        self._thin = self.window.index(1) if self.window is not None and is_thin else None
         self.flips = tuple(flips)
         self.encoder = encoder
         self.head = head
@@ -91,13 +95,19 @@ class Network(nn.Module):
         return self.head.reduce(maps, x)  # type: ignore[operator]  # Head, see the protocol
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of images `(B, C, *spatial)` in [0, 1]."""
-        logits: Tensor = self.head(self.features(x))
+        """Logits of images `(B, C, *spatial)` in [0, 1]; of volumes one voxel thick, or of pictures of them."""
+        logits = self._logits(x)
         if self.training or not self.flips:
             return logits
         axes = [axis + 2 for axis in self.flips]
         mirrored = [
             turned for count in range(1, len(axes) + 1) for turned in itertools.combinations(axes, count)
         ]
-        others = [self.head(self.features(x.flip(turned))).flip(turned) for turned in mirrored]
+        others = [self._logits(x.flip(turned)).flip(turned) for turned in mirrored]
         return torch.stack([logits, *others]).mean(0)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if self._thin is None or x.ndim == 4:
+            logits: Tensor = self.head(self.features(x))
+            return logits
+        return volume_of(self.head(self.features(picture_of(x, self._thin))), self._thin)

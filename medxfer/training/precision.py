@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..surroundings import AS_BUNDLE
 from .convolution import ExactBackward
 
 PROBE_SECONDS = 2.0
@@ -114,7 +115,7 @@ def choose_precision(
         precision = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
     names: tuple[Name, ...] = ("fp32", "bf16") if precision == "auto" else (precision,)
     if len(names) == 1 and len(formats) == 1:
-        return Chosen(precision=names[0], memory_format=formats[0], why="as the bundle says")
+        return Chosen(precision=names[0], memory_format=formats[0], why=AS_BUNDLE)
     if device.type == "cuda":
         return Chosen(
             precision=names[0],

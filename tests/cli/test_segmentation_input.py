@@ -165,6 +165,43 @@ def test_bad_masks_are_refused_before_training(
 
 
 @pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["images.size=[16, 16, 1]", "task.flips=[2]"], 2, ["task.flips", "axis 2", "0, 1"]),
+        (
+            ["images={size: 64}", "data.slices={plane: coronal}"],
+            2,
+            ["data.slices", "images.size=[64, 1, 64]", "coronal"],
+        ),
+        (
+            ["images.size=[16, 16, 1]", "encoder={id: resnet10, weights: medicalnet}"],
+            3,
+            ["resnet10.medicalnet", "asked for in 2D", "no side of images.size to 1"],
+        ),
+    ],
+)
+def test_planes_that_cannot_be_are_refused(
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+    hands: Path,
+    tmp_path: Path,
+    options: list[str],
+    code: int,
+    words: list[str],
+) -> None:
+    given = [part for one in options for part in ("--set", one)]
+
+    found, text, _ = run(
+        capsys, "run", str(bundle), "--data", str(hands), "--out", str(tmp_path / "run"), *given
+    )
+
+    assert found == code, text
+    assert all(word in text for word in words), text
+    assert "Traceback" not in text
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("option", "words"),
     [
         ("task.flips=[3]", ["task.flips"]),
@@ -179,6 +216,10 @@ def test_bad_masks_are_refused_before_training(
         ("images.patches.count=0", ["count", "from 1"]),
         ("images.patches.foreground=1.5", ["foreground", "from 0 to 1"]),
         ("images.size=[16, 16]", ["images.dims is 3"]),
+        ("images.size=[16, 1, 1]", ["2 of 3 sides are 1", "[160, 160, 1]"]),
+        ("images.size=1", ["3 of 3 sides are 1", "[160, 160, 1]"]),
+        ("images={dims: 3, preset: mri, size: [16, 16, 1]}", ["images.patches beside a side of 1"]),
+        ("images={size: [16, 1]}", ["1 of 2 sides are 1", "such as [160, 160]"]),
         ("data.slices={plane: axial}", ["slices"]),
         ("task={_target_: Classification, classes: [a, b]}", ["images.patches"]),
     ],

@@ -45,12 +45,14 @@ def hands() -> Arrays:
     return arrays_of([marked(), marked(small.shape)], [hand(), small])
 
 
-def batches_of(arrays: Arrays, **options: object) -> Batches:
+CUBES = ImagesSpec(dims=3, size=(8, 8, 8), patches=PatchSpec(count=4))
+
+
+def batches_of(arrays: Arrays, *, spec: ImagesSpec = CUBES, **options: object) -> Batches:
     chosen: dict[str, object] = {
         "rows": range(len(arrays.cases)), "batch": 3, "seed": 5, "augment": None, "device": torch.device("cpu"),
         "memory_format": torch.contiguous_format, "shuffle": True, **options,
     }  # fmt: skip
-    spec = ImagesSpec(dims=3, size=(8, 8, 8), patches=PatchSpec(count=4))
     return Batches(arrays, samples_of(arrays, None, spec), **chosen)  # type: ignore[arg-type]
 
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from PIL import Image as Pillow
+from scipy import ndimage
 
 from medxfer.data.case import Case
 from medxfer.data.formats.dicom_seg import write_seg
-from medxfer.data.formats.grids import source_grid
+from medxfer.data.formats.grids import SourceGrid, source_grid
 from medxfer.data.mask_values import stored_values
 from medxfer.data.masks import IGNORED, MaskRule, Origin, map_on_grid, truth_on_file
 from medxfer.data.placed import Placed, placed
@@ -103,6 +104,52 @@ def test_e3_a_mask_stored_along_other_axes_is_turned_to_its_image(
     np.testing.assert_array_equal(on_own_grid(case), values_of(case))
     truth = truth_on_file(case, source_grid(case.images[0]), THREE, STRICT)
     np.testing.assert_array_equal(truth, hand())
+
+
+@pytest.mark.parametrize("times", [2, 4, 4 / 3])
+def test_at_whole_steps_masks_stay_where_their_images_are(tmp_path: Path, times: float) -> None:
+    beside, shares = [], []
+    for centre in np.random.default_rng(0).uniform(22, 25, (6, 3)):
+        places = np.stack(np.meshgrid(*[np.arange(48)] * 3, indexing="ij"), -1)
+        ball = (np.linalg.norm(places - centre, axis=-1) < 15).astype(np.uint8)
+        image = nifti(tmp_path / "image.nii.gz", ball.astype(np.float32), np.eye(4))
+        case = case_of(image, nifti(tmp_path / "mask.nii.gz", ball, np.eye(4)))
+        whole = whole_of(case)
+        seen = Resample([times] * 3)(whole)
+
+        mask = map_on_grid(case, whole, seen.shape, seen.affine, MaskRule(classes=1), STRICT)
+
+        middles = [ndimage.center_of_mass(one) for one in (mask, seen.values[0].numpy())]
+        beside.append(np.subtract(*middles) * times)
+        shares.append(float(mask.sum()) * times**3 / float(ball.sum()))
+
+    assert np.abs(np.mean(beside, axis=0)).max() < 0.12, (
+        "voxels of the file; half a one, where ties go one way"
+    )
+    assert np.mean(shares) == pytest.approx(1, abs=0.02)
+
+
+def test_of_equally_near_voxels_most_decide() -> None:
+    labels = np.array(
+        [[1, 1, 2, 2, 7, 2], [0, 1, 2, 5, 7, 0], [3, 0, 4, 4, 6, 6], [3, 0, 6, 6, 4, 4]], np.uint8
+    )
+    half = np.array([[2.0, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
+
+    found = onto_grid(labels, np.eye(3), SourceGrid(path=Path(), kind="PNG", shape=(2, 3), affine=half))
+
+    assert found[0].tolist() == [1, 2, 7]
+    assert found[1, 0] in (0, 3)
+    assert {found[1, 1], found[1, 2]} <= {4, 6}
+
+
+def test_a_grid_half_a_voxel_beside_doubles_and_drops_none() -> None:
+    labels = np.arange(1, 9, dtype=np.uint8)[:, None] * np.ones((8, 8), np.uint8)
+    shifted = np.array([[1.0, 0, -0.5], [0, 1, 0], [0, 0, 1]])
+    grid = SourceGrid(path=Path(), kind="PNG", shape=(9, 8), affine=shifted)
+
+    found = onto_grid(labels, np.eye(3), grid)[:, 0]
+
+    assert found.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 0]
 
 
 @pytest.mark.parametrize("affine", [TURNED, OBLIQUE], ids=["turned", "oblique"])

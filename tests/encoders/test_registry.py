@@ -290,7 +290,7 @@ def test_known_but_absent_encoder_names_its_package(monkeypatch: pytest.MonkeyPa
 def test_dimensions_and_options_are_checked_against_the_card(site: Site) -> None:
     site.add("opt-net", encoders={"opt": "opt_net:build"}, cards=CARD.format(name="opt"))
 
-    with pytest.raises(PluginError, match=r"(?s)asked for in 3D.*2D"):
+    with pytest.raises(PluginError, match=r"(?s)asked for in 3D.*2D.*plane by plane"):
         build("opt", spatial_dims=3, in_channels=1)
     with pytest.raises(PluginError, match="unknown option `depth`"):
         build("resnet18", spatial_dims=2, in_channels=1, options={"depth": 3})

@@ -77,9 +77,8 @@ def build(name: str, *, spatial_dims: int, in_channels: int) -> Encoder:
     """
     if spatial_dims != 2:
         seen = f"asked for in {spatial_dims}D"
-        raise PluginError(
-            f"encoder timm:{name}", seen, "2D: timm's networks take no volumes", "see `--dims 3`"
-        )
+        todo = "see `--dims 3`; to segment volumes plane by plane give images.size a side of 1"
+        raise PluginError(f"encoder timm:{name}", seen, "2D: timm's networks take no volumes", todo)
     encoder, _ = build_with_names(name, in_channels)
     return encoder
 
