@@ -25,6 +25,7 @@ FileName = Literal[
     "scores.json",
     "figures.json",
     "cases.json",
+    "training_images.json",
     "report.html",
     "model_card.md",
     "log.txt",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,22 +16,25 @@ from .bundle.parser import load_bundle
 from .bundle.schema import Bundle, DataSpec
 from .data.cache import Arrays, cache_arrays
 from .data.cases import existing_folder, find_cases
-from .data.inputs import Input, inputs_of, inputs_of_table
+from .data.inputs import inputs_of, inputs_of_table
 from .data.loaders import Batches
 from .data.masks import Origin
-from .data.names import file_stem, file_stems
 from .data.patches import WholeImages
 from .data.policy import ReadPolicy
 from .data.presets import Step, steps_of
 from .data.sampling import reading_of
+from .data.usual import Usual, unlike_rows, usual_from
 from .encoders.rebuild import rebuild_encoder
 from .errors import ConfigError, DataError, WeightsError
 from .networks.network import Network
 from .progress import Progress
 from .run_folder import RunFolder
+from .tasks.answer_files import file_names, require_elsewhere, require_free
 from .tasks.asking import Asking
-from .tasks.base import MaskAnswer, Predictions, RowAnswer, Scores, Task, joined, labels_of
+from .tasks.base import MaskAnswer, Predictions, Scores, Task, joined, labels_of
 from .training.checkpoint import load
+
+_FEW_UNLIKE = 0.05  # share of images that is not worth an alarm: of like ones it is 0.02 and less
 
 
 def predict_rows(
@@ -87,6 +89,7 @@ class Trained:
     network: Network
     steps: tuple[Step, ...]
     calibration: Mapping[str, Any]
+    usual: Usual | None = None  # how training images look; None: not known
 
     @property
     def writes_files(self) -> bool:
@@ -99,6 +102,7 @@ class Trained:
         *,
         table: Path | str | None = None,
         folder: Path | str | None = None,
+        probabilities: bool = False,
         overwrite: bool = True,
         batch: int = 32,
         say: Progress | None = None,
@@ -110,34 +114,40 @@ class Trained:
             table: CSV file with the columns of files that the training table had (`data.images`), labels or none; its
                 paths are relative to it. Where cases are several files, each row joins its own as channels.
             folder: Where files of the answer go (masks), on the input's own grid; None: none are written.
+            probabilities: Write those of each class too, on the same grid, into the folder `probabilities` there, as
+                float32 and without the background: of volumes a NIfTI file with a volume a class, of pictures a TIFF
+                file with a page a class.
             overwrite: Whether files of an earlier answer in that folder are replaced.
             batch: Files at a time; of volumes an eighth, and those of which only windows are looked at one by one.
             say: Shows a bar, and what was set aside in folders.
 
         Returns:
             One row a case (a slice, where the bundle cuts volumes), in order: `file` (escaped where it would break a
-            line), what the task tells (`p_CLASS`..., `predicted`; of masks `ml_CLASS`..., `mask`), `status` (`ok`,
-            `warned` or `refused`) and `reason`. A bad file is a row with its reason; the others go on.
+            line), what the task tells (`p_CLASS`..., `predicted`; of masks `ml_CLASS`..., `mask`, `probabilities`),
+            `status` (`ok`, `warned` or `refused`) and `reason`. An image that is unlike the training images is warned
+            of. A bad file is a row with its reason; the others go on.
 
         Raises:
             DataError: No such table, or one without these columns.
             ConfigError: The folder holds the images themselves, or a file of the answer is there already and not to be
-                replaced; nothing was read then.
+                replaced; or probabilities have no folder, or are in the rows already. Nothing was read then.
             RunError: Out of memory.
         """
         volumes = self.bundle.images.dims == 3 or self.bundle.data.slices is not None
         say, notes = say or Progress(quiet=True), list[str]()
         folder = None if folder is None else Path(folder)
+        if probabilities:
+            self._require_files(folder)
         inputs = inputs_of([Path(path) for path in paths], self.bundle.data, volumes=volumes, notes=notes)
         if table is not None:
             inputs += inputs_of_table(Path(table), self.bundle.data, notes)
         for note in notes:
             say(note)
-        names = _file_names([one.name for one in inputs])
+        names = file_names([one.name for one in inputs])
         if folder is not None:
-            _require_elsewhere(folder, inputs)
+            require_elsewhere(folder, inputs)
             if not overwrite:
-                _require_free(folder, names, self.task.answer())
+                require_free(folder, names, self.task.answer(), probabilities=probabilities)
         rows: list[dict[str, object]] = []
         asking = Asking(
             bundle=self.bundle,
@@ -145,51 +155,28 @@ class Trained:
             network=self.network,
             steps=self.steps,
             calibration=self.calibration,
+            usual=self.usual,
         )
         if volumes:
             batch = max(1, batch // 8) if self.bundle.images.patches is None else 1
         with say.bar("predict", len(inputs)) as advance:
             for begin in range(0, len(inputs), batch):
                 piece = slice(begin, begin + batch)
-                rows += asking.rows(inputs[piece], names[piece], folder)
+                rows += asking.rows(inputs[piece], names[piece], folder, probabilities=probabilities)
                 advance(len(inputs[piece]))
         columns = list(
             dict.fromkeys(name for row in rows for name in row if name not in ("status", "reason"))
         )
         return [{name: row.get(name) for name in (*columns, "status", "reason")} for row in rows]
 
-
-def _require_elsewhere(folder: Path, inputs: Sequence[Input]) -> None:
-    """Refuse to write beside the images: a mask has the name of its image, and would replace it."""
-    paths = [file.path.resolve() for one in inputs for file in one.files]
-    if folder.resolve() in {path if path.is_dir() else path.parent for path in paths}:
-        raise ConfigError(str(folder), "the folder of the images", "another folder", "name an empty one")
-
-
-def _require_free(folder: Path, names: Sequence[str], answer: RowAnswer | MaskAnswer) -> None:
-    """Refuse a folder with a file of the name of one that would be written, whatever its ending."""
-    if not folder.is_dir():
-        return
-    parts = ["", *(f"_{one}" for one in answer.classes)]
-    wanted = {f"{name}{part}".lower() for name in names for part in parts}
-    there = [path.name for path in sorted(folder.iterdir()) if file_stem(path.name).lower() in wanted]
-    if there:
-        seen = f"{len(there)} files that would be overwritten, {there[0]} among them"
-        raise ConfigError(
-            str(folder), seen, "a folder without them", "name another folder, or move them away"
-        )
-
-
-def _file_names(shown_names: Sequence[str]) -> list[str]:
-    """Names for files of the answer: the inputs' own where they differ, else with their folders; no two alike."""
-    own = [PurePosixPath(name).name for name in shown_names]
-    count = Counter(own)
-    return file_stems(
-        [
-            short if count[short] == 1 else name.strip("/")
-            for short, name in zip(own, shown_names, strict=True)
-        ]
-    )
+    def _require_files(self, folder: Path | None) -> None:
+        """Refuse to write probabilities where the rows hold them, or to nowhere."""
+        if not self.writes_files:
+            seen, accepted = "a network that answers in rows", "a network that segments"
+            raise ConfigError("probabilities", seen, accepted, "leave it out: the columns p_CLASS hold them")
+        if folder is None:
+            todo = "name one: -o FOLDER, or folder=... in Python"
+            raise ConfigError("probabilities", "no folder for the files", "a folder", todo)
 
 
 def open_run(path: Path | str) -> Trained:
@@ -206,21 +193,31 @@ def open_run(path: Path | str) -> Trained:
     if (root / "configs" / "exported.json").is_file():
         calibration = _read_json(root / "configs" / "exported.json")["calibration"]
         weights = _read_safetensors(root / "models" / "model.safetensors")
+        figures = root / "configs" / "training_images.json"
     else:
         folder = RunFolder.open(root)
         scores = folder.read("scores.json")
         calibration = {name: scores[name] for name in ("temperature", "threshold") if name in scores}
         weights = load(folder.path("checkpoints/best.pt"))
+        figures = folder.path("training_images.json")
     bundle = load_bundle(_config_of(root))
     task: Task = build(bundle.task, kind="task", trusted=False)
     own = {
         name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")
     }
-    encoder = rebuild_encoder(bundle.encoder, own, spatial_dims=bundle.images.dims)
+    encoder = rebuild_encoder(bundle.encoder, own, spatial_dims=bundle.images.network_dims)
     network = Network(encoder, task.head(encoder), window=bundle.images.shape, flips=task.flips)
     _load_exactly(network, weights, root)
     steps = steps_of(bundle.images, bundle.encoder.in_channels)
-    return Trained(bundle=bundle, task=task, network=network.eval(), steps=steps, calibration=calibration)
+    return Trained(
+        bundle=bundle,
+        task=task,
+        network=network.eval(),
+        steps=steps,
+        calibration=calibration,
+        # runs of earlier versions have no such file
+        usual=usual_from(_read_json(figures), str(figures)) if figures.is_file() else None,
+    )
 
 
 def evaluate_on(
@@ -275,15 +272,28 @@ def evaluate_on(
     predictions = predict_rows(trained.network, task, batches, arrays, reading_of(spec).policy, say, part)
     finished = trained.task.finish(predictions, trained.calibration)
     scores = trained.task.score({part: finished}, trained.calibration, seed=trained.bundle.seed)
-    seen = _seen_in_training(Path(run), arrays.sha256)
+    seen = _seen_in_training(Path(run), arrays)
     if seen:
         alarm = f"{seen} of {len(arrays.cases)} images were trained or tuned on in this run: no external validation"
         scores["alarms"] = [alarm, *scores["alarms"]]
     elif seen is None:
         scores["notes"] = ["an exported bundle does not say what it was trained on: overlap was not checked"]
+    if trained.usual is not None:
+        _tell_unlike(scores, len(unlike_rows(trained.usual, arrays)), len(arrays.cases))
     for alarm in scores["alarms"]:
         say.warn(alarm)
     return scores
+
+
+def _tell_unlike(scores: Scores, unlike: int, count: int) -> None:
+    """How many images are unlike the training images; an alarm where they are more than chance would bring."""
+    scores["unlike_training_images"] = {"images": unlike, "of": count}
+    if unlike > _FEW_UNLIKE * count:
+        alarm = (
+            f"{unlike} of {count} images are unlike the training images: another modality, an inverted or small image? "
+            "`medxfer predict` says of each what is unlike"
+        )
+        scores["alarms"] = [alarm, *scores["alarms"]]
 
 
 def _spec_for(run: Path, data: Path, overrides: Sequence[str]) -> DataSpec:
@@ -312,12 +322,16 @@ def _config_of(root: Path) -> Path:
     return exported if (root / "configs" / "exported.json").is_file() else root / "config.yaml"
 
 
-def _seen_in_training(run: Path, sha256: Sequence[str]) -> int | None:
-    """How many files were in the run's train or val part, by content; None where that is not known."""
+def _seen_in_training(run: Path, arrays: Arrays) -> int | None:
+    """How many images were in the run's train or val part, by content; None where that is not known."""
     if not (run / "split.csv").is_file():
         return None
-    used = {row["sha256"] for row in RunFolder(run).read("split.csv") if row["split"] != "test"}
-    return sum(digest in used for digest in sha256)
+    rows = [row for row in RunFolder(run).read("split.csv") if row["split"] != "test"]
+    used = {row["sha256"] for row in rows} | {row.get("image_sha256", "") for row in rows}
+    pairs = zip(arrays.sha256, arrays.image_sha256, strict=True)
+    return sum(
+        not used.isdisjoint(pair) for pair in pairs
+    )  # the first where a run of an earlier version wrote it
 
 
 def _load_exactly(network: nn.Module, weights: Mapping[str, Tensor], root: Path) -> None:

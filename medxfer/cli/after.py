@@ -21,16 +21,27 @@ _TABLES = (".csv", ".json", ".txt", ".tsv")  # endings of a table; anything else
               help="A case a row, by the columns of files that the training table had; no labels needed.")  # fmt: skip
 @click.option("--out", "-o", type=options.FOLDER, metavar="FILE.csv|FOLDER",
               help="For the table; default stdout. Where RUN segments, a FOLDER for masks and the table.")  # fmt: skip
+@click.option("--probabilities", is_flag=True,
+              help="Where RUN segments: those of each class too, in FOLDER/probabilities.")  # fmt: skip
 @options.as_json
 @options.quiet
 def predict(
-    run: Path, files: tuple[Path, ...], table: Path | None, out: Path | None, as_json: bool, quiet: bool
+    run: Path,
+    files: tuple[Path, ...],
+    table: Path | None,
+    out: Path | None,
+    probabilities: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Answers for FILES (or folders) by RUN: a run folder or an exported bundle.
 
     A row a file: probabilities and the decision, or the size of each segmented class. With -o FOLDER a network that
     segments writes masks there too, on each file's own grid (NIfTI, PNG, or DICOM SEG for DICOM), and the table as
     predictions.csv; nothing in FOLDER is overwritten.
+
+    An image that looks unlike the training images (inverted, of another modality, too small) is marked `warned`, with
+    the reason.
 
     A folder is walked as by `inspect`. Where a case is several files (data.images), --data names a table of them.
     A bad file is reported on its line and does not stop the others (exit code 4; 3 when none could be read).
@@ -43,7 +54,14 @@ def predict(
         raise click.UsageError("Missing argument 'FILES...', or --data TABLE.csv.")
     trained = open_run(run)
     place, folder = _places(out, writes_files=trained.writes_files, as_json=as_json)
-    rows = trained.predict(files, table=table, folder=folder, overwrite=False, say=Progress(quiet=quiet))
+    rows = trained.predict(
+        files,
+        table=table,
+        folder=folder,
+        probabilities=probabilities,
+        overwrite=False,
+        say=Progress(quiet=quiet),
+    )
     text = json.dumps(rows, indent=1) + "\n" if as_json else csv_text(rows)
     if place is None:
         click.echo(text, nl=False)
@@ -51,7 +69,9 @@ def predict(
         from ..files import write_atomic
 
         write_atomic(place, text)
-    refused = sum(row["status"] == "refused" for row in rows)
+    refused, warned = (sum(row["status"] == status for row in rows) for status in ("refused", "warned"))
+    if warned and not quiet:
+        click.echo(f"{warned} of {len(rows)} answers with a warning; see the column `reason`", err=True)
     if refused and not quiet:
         click.echo(f"{refused} of {len(rows)} files refused; see the column `reason`", err=True)
     return 0 if not refused else 3 if refused == len(rows) else 4

@@ -20,6 +20,7 @@ from .case import Case
 from .image import Image, shown
 from .mask_file import read_mask
 from .placed import Placed, placed
+from .planes import as_picture
 from .policy import STRICT, ReadPolicy
 from .readers import decode, load_bytes, read_image
 
@@ -71,8 +72,17 @@ class Parts:
 
 def digest_of(case: Case) -> str:
     """Content of all files of a case, its mask among them; `unreadable` where one cannot be read."""
-    paths = [*case.images, *([case.label] if isinstance(case.label, Path) else [])]
-    found = [_digest(path) for path in paths]
+    return digests_of(case)[0]
+
+
+def digests_of(case: Case) -> tuple[str, str]:
+    """`digest_of`, and the same of the images alone: whatever mask they come with, they are the same images."""
+    images = [_digest(path) for path in case.images]
+    masks = [_digest(case.label)] if isinstance(case.label, Path) else []
+    return _as_one([*images, *masks]), _as_one(images)
+
+
+def _as_one(found: Sequence[str]) -> str:
     return found[0] if len(found) == 1 else hashlib.sha256(" ".join(found).encode()).hexdigest()
 
 
@@ -181,7 +191,7 @@ def cut(case: Case, whole: Placed, slices: SliceSpec, policy: ReadPolicy) -> lis
     parts = []
     for number in range(0, count, slices.every):
         near = [min(max(number + step, 0), count - 1) for step in range(-slices.context, slices.context + 1)]
-        picture = torch.cat([_as_picture(whole.values.select(axis + 1, one)) for one in near])
+        picture = torch.cat([as_picture(whole.values.select(axis + 1, one)) for one in near]).contiguous()
         label = None
         if mask is not None:
             label = "lesion" if bool(mask.select(axis + 1, number).any()) else "none"
@@ -194,11 +204,6 @@ def cut(case: Case, whole: Placed, slices: SliceSpec, policy: ReadPolicy) -> lis
             )
         )
     return parts
-
-
-def _as_picture(plane: torch.Tensor) -> torch.Tensor:
-    """(C, first, second) of RAS axes to (C, rows, columns): the second runs down, the first from right to left."""
-    return plane.flip(1, 2).transpose(1, 2).contiguous()
 
 
 def _mask_of(case: Case, whole: Placed, policy: ReadPolicy) -> torch.Tensor:

@@ -36,7 +36,11 @@ class HasHashes(Protocol):
 
     @property
     def sha256(self) -> tuple[str, ...]:
-        """Of each row's file."""
+        """Of each row's files."""
+
+    @property
+    def image_sha256(self) -> tuple[str, ...]:
+        """Of each row's images, without a mask."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ class Splits:
         return self.rows_of[name]
 
     def rows(self, arrays: HasHashes, name_of: Callable[[str, str], str]) -> list[dict[str, str]]:
-        """The manifest: `case, shown, patient, split, class, file, sha256`.
+        """The manifest: `case, shown, patient, split, class, file, sha256, image_sha256`.
 
         Args:
             arrays: Hashes of the rows' content.
@@ -67,6 +71,7 @@ class Splits:
                 "class": self.classes[row],
                 "file": shown(self.cases[row].images[0]),
                 "sha256": arrays.sha256[row],
+                "image_sha256": arrays.image_sha256[row],
             }
             for name in NAMES
             for row in self.rows_of[name]

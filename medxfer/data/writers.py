@@ -6,6 +6,7 @@ header (`descrip`, `aux_file`, `db_name`, extensions) is left empty.
 
 from __future__ import annotations
 
+import colorsys
 import gzip
 import io
 import math
@@ -22,9 +23,18 @@ from ..files import write_atomic
 from .formats.grids import SourceGrid
 from .regrid import planes_on_grid
 
-__all__ = ["volume_row", "write_mask", "write_nifti", "write_picture", "write_probabilities"]
+__all__ = [
+    "PROBABILITIES",
+    "palette",
+    "volume_row",
+    "write_mask",
+    "write_nifti",
+    "write_picture",
+    "write_probabilities",
+]
 
 FORMATS = ("auto", "nifti", "seg", "png")
+PROBABILITIES = {2: ".tif", 3: ".nii.gz"}  # ending of a file of them, by the grid's dimensions
 _LARGEST = 32767  # voxels along an axis of NIfTI-1
 _TEXTS = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
 _ZEROS = ("scl_inter", "cal_max", "cal_min", "intent_code", "intent_p1", "intent_p2", "intent_p3", "extents")
@@ -109,14 +119,16 @@ def write_nifti(mask: np.ndarray, grid: SourceGrid, path: Path) -> Path:
 
 
 def write_probabilities(probabilities: np.ndarray, affine: np.ndarray, grid: SourceGrid, path: Path) -> Path:
-    """Write probabilities as float32 NIfTI on the input's grid, linear in between, a volume a class.
+    """Write probabilities as float32 on the input's grid, linear in between: a volume a class, or a page a class.
 
     Args:
-        probabilities: (K, X, Y, Z) on the network's grid; (0 outside of it).
+        probabilities: (K, X, Y, Z) or (K, rows, columns) on the network's grid; 0 outside of it.
         affine: `Placed.affine` of these.
-        grid: Of a volume.
-        path: `.nii.gz` or `.nii`.
+        grid: Of the input.
+        path: `.nii.gz` or `.nii` for a volume, `.tif` for a picture.
     """
+    if len(grid.shape) == 2:
+        return _write_pages(next(planes_on_grid(probabilities, affine, grid)), path)
     header = _header(grid, np.float32, len(probabilities))
 
     def slices() -> Iterable[np.ndarray]:
@@ -127,8 +139,18 @@ def write_probabilities(probabilities: np.ndarray, affine: np.ndarray, grid: Sou
     return write_atomic(path, _writing(header, slices, packed=path.name.endswith(".gz")))
 
 
+def _write_pages(planes: np.ndarray, path: Path) -> Path:
+    """Write (K, rows, columns) float32 as a TIFF file of K pages, packed without loss."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    first, *others = [Image.fromarray(np.ascontiguousarray(one, dtype=np.float32)) for one in planes]
+    first.save(out, "TIFF", save_all=True, append_images=others, compression="tiff_adobe_deflate")
+    return write_atomic(path, out.getvalue())
+
+
 def write_picture(mask: np.ndarray, path: Path) -> Path:
-    """Write class numbers as an 8-bit grey PNG: the value of a pixel is its class.
+    """Write class numbers as an 8-bit PNG with a palette: the value of a pixel is its class, and people see colours.
 
     Args:
         mask: (rows, columns), 0 to 255, as the picture is displayed (its EXIF orientation applied).
@@ -137,8 +159,20 @@ def write_picture(mask: np.ndarray, path: Path) -> Path:
     from PIL import Image
 
     out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).save(out, "PNG")
+    picture = Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8))
+    picture.putpalette(palette())
+    picture.save(out, "PNG")
     return write_atomic(path, out.getvalue())
+
+
+def palette() -> list[int]:
+    """Red, green, blue of the class numbers 0 to 255: black, then colours far from each other, of which none is grey.
+
+    A mask of two greys would be read by its grey levels (`mask_file.read_mask`).
+    """
+    # steps of the golden ratio around the circle of hues, at three levels in turn
+    colours = [colorsys.hsv_to_rgb(one * 0.618034 % 1, 0.8, 1 - 0.25 * (one % 3)) for one in range(255)]
+    return [0, 0, 0, *[round(255 * part) for colour in colours for part in colour]]
 
 
 def volume_row(mask: np.ndarray, grid: SourceGrid, classes: Sequence[str]) -> dict[str, float]:

@@ -246,7 +246,11 @@ _NIFTI = (
     "(mask[0].numpy() if len(mask) == 1 else mask.movedim(0, -1).numpy(), "
     "nibabel.load(path) if path.lower().endswith(suffixes) else None)"
 )
-_PNG = "lambda path, mask, affine, target: Picture.fromarray(mask[0].numpy()).save(target)"
+_PNG = (
+    "lambda path, mask, affine, target: (lambda made: [made.putpalette([0, 0, 0, *[round(255 * part) "
+    "for one in range(255) for part in colorsys.hsv_to_rgb(one * 0.618034 % 1, 0.8, 1 - 0.25 * (one % 3))]]), "
+    "made.save(target)])(Picture.fromarray(mask[0].numpy()))"
+)
 
 WRITINGS: Mapping[str, Writing] = MappingProxyType(
     {
@@ -266,7 +270,7 @@ WRITINGS: Mapping[str, Writing] = MappingProxyType(
             # the size of a pixel is unknown: no number
             measures="lambda counts, affine: [*['' if torch.equal(affine, torch.eye(4, dtype=torch.float64)) else "
             "round(one * abs(float(torch.linalg.det(affine[:3, :3]))) / 100, 4) for one in counts], *counts]",
-            imports=("PIL.Image as Picture",),
+            imports=("colorsys", "PIL.Image as Picture"),
             is_stack=False,
             what="Each mask (PNG of the picture's own shape; a pixel's value is its class)",
         ),

@@ -62,6 +62,7 @@ def export_bundle(
     licence_text: str | None,
     docs: str,
     task: str = "Classification",
+    training_images: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a bundle folder, whole or not at all.
 
@@ -81,6 +82,7 @@ def export_bundle(
         licence_text: Goes into `LICENSE`; None: no such file.
         docs: What the model is, as Markdown; goes before how to run it.
         task: Kind of question, for metadata that do not say it.
+        training_images: How they look, for `medxfer predict`; None: not known.
 
     Returns:
         `target`.
@@ -107,6 +109,8 @@ def export_bundle(
                 configs / "exported.json",
                 {"calibration": calibration, "classes": list(answer.classes), "sha256": hashes},
             )
+            if training_images is not None:
+                write_json(configs / "training_images.json", training_images)
             ident = hashes[f"models/{weights.name}"][:16]
             write_atomic(configs / "inference.yaml", inference_yaml(reading, answering, steps, ident))
             write_atomic(configs / "train.yaml", config_yaml)

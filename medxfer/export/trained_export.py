@@ -46,6 +46,7 @@ def export_as_bundle(trained: Trained, target: Path, documents: Path) -> Path:
         metadata=_own_metadata(documents),
         licence_text=_text_of(documents / "LICENSE"),
         docs=_text_of(documents / "docs" / "README.md") or "",
+        training_images=None if trained.usual is None else trained.usual.to_plain(),
     )
 
 

@@ -15,12 +15,14 @@ from ..data.case import Case
 from ..data.image import shown
 from ..data.inputs import Input, read_input
 from ..data.masks import Origin
+from ..data.names import file_stems
 from ..data.placed import Placed
 from ..data.presets import Step, prepared
-from ..data.sampling import reading_of
+from ..data.sampling import Part, reading_of
+from ..data.usual import Usual, seen_of
 from ..errors import DataError
 from ..networks.network import Network
-from .base import Predictions, Task, joined
+from .base import Predictions, Task, joined, named
 
 _AT_ONCE = 2**21  # pixels or voxels that the network gets: 32 pictures of 256 x 256, one volume of 128 a side
 
@@ -59,9 +61,15 @@ class Asking:
     network: Network
     steps: tuple[Step, ...]
     calibration: Mapping[str, Any]
+    usual: Usual | None
 
     def rows(
-        self, inputs: Sequence[Input], names: Sequence[str], folder: Path | None
+        self,
+        inputs: Sequence[Input],
+        names: Sequence[str],
+        folder: Path | None,
+        *,
+        probabilities: bool = False,
     ) -> list[dict[str, object]]:
         """A row an image: one a case, or one a slice where the bundle cuts volumes.
 
@@ -69,13 +77,14 @@ class Asking:
             inputs: Files to read.
             names: Of each, for files of the answer.
             folder: Where these go; None: none are written.
+            probabilities: Write them too, into the folder `probabilities` there.
 
         Returns:
             Rows with `file`, what the task tells, `status` and `reason`.
         """
         asked = [part for one, name in zip(inputs, names, strict=True) for part in self._asked_of(one, name)]
         readable = [one for one in asked if one.image is not None]
-        said = iter(self._rows_of(readable, folder))
+        said = iter(self._rows_of(readable, folder, probabilities=probabilities and folder is not None))
         rows: list[dict[str, object]] = []
         for one in asked:
             row = next(said) if one.image is not None else {}
@@ -91,13 +100,13 @@ class Asking:
         except DataError as error:
             reason = "; ".join(part for part in (error.seen, error.todo) if part)
             return [_Asked(shown=one.name, status="refused", reason=reason)]
-        status, reason = ("warned", "; ".join(parts.warnings)) if parts.warnings else ("ok", "")
         files = tuple(file.path for file in one.files)
+        remarks = [[*parts.warnings, *self._unlike(*pair)] for pair in zip(parts.images, images, strict=True)]
         return [
             _Asked(
                 shown=f"{one.name}{part.suffix}",
-                status=status,
-                reason=reason,
+                status="warned" if own else "ok",
+                reason="; ".join(own),
                 image=image.values,
                 origin=Origin(
                     case=Case(id=f"{name}{part.suffix}", images=files, patient=""),
@@ -106,8 +115,12 @@ class Asking:
                     series=one.files[0].series,
                 ),
             )
-            for part, image in zip(parts.images, images, strict=True)
+            for part, image, own in zip(parts.images, images, remarks, strict=True)
         ]
+
+    def _unlike(self, part: Part, image: Placed) -> list[str]:
+        """What tells an image from the training images, where these are known."""
+        return [] if self.usual is None else self.usual.remarks(seen_of(image, part.image))
 
     def _ready(self, name: str, image: Placed) -> Placed:
         """What the network sees.
@@ -133,23 +146,33 @@ class Asking:
             raise DataError(name, seen, accepted, todo)
         return prepared(image, self.steps)
 
-    def _rows_of(self, asked: Sequence[_Asked], folder: Path | None) -> list[dict[str, object]]:
+    def _rows_of(
+        self, asked: Sequence[_Asked], folder: Path | None, *, probabilities: bool
+    ) -> list[dict[str, object]]:
         """The task's rows for images; neighbours of one size go through the network together."""
         if not asked:
             return []
-        kept = []
+        ids = tuple(one.origin.case.id for one in asked if one.origin is not None)
+        names = iter(file_stems(ids))
+        kept, beside = [], list[Path | None]()
         with torch.inference_mode():
             for portion in _portions(asked):
                 images = torch.stack([one.image for one in portion if one.image is not None])
                 origins = [one.origin for one in portion if one.origin is not None]
-                kept.append(self.task.keep(self.task.predict(self.network, images), None, origins))
-        ids = tuple(one.origin.case.id for one in asked if one.origin is not None)
+                outputs = self.task.predict(self.network, images)
+                kept.append(self.task.keep(outputs, None, origins))
+                if folder is not None and probabilities:
+                    beside += [
+                        self.task.write_probabilities(output, origin, folder / "probabilities", next(names))
+                        for output, origin in zip(outputs, origins, strict=True)
+                    ]
         predictions = Predictions(ids=ids, files=ids, patients=ids, labels=None, outputs=joined(kept))
         finished = self.task.finish(predictions, self.calibration)
         rows = self.task.rows(finished, self.calibration)
         for number, row in enumerate(rows if folder is not None else ()):
             assert folder is not None
-            written = self.task.write(finished, number, folder)
-            if written is not None:
-                row["mask"] = written.relative_to(folder).as_posix()
+            if written := self.task.write(finished, number, folder):
+                row["mask"] = named(written, folder)
+            if beside and (path := beside[number]) is not None:
+                row["probabilities"] = named([path], folder)
         return rows

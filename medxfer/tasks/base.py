@@ -15,6 +15,7 @@ from ..bundle.schema import Bundle
 from ..data.cache import Arrays
 from ..data.cases import Case
 from ..data.masks import MaskRule, Origin
+from ..data.sampling import AXES
 from ..errors import ConfigError
 from ..evaluation.figures import CasePicture, FigureData
 from ..plugin import Encoder
@@ -108,8 +109,14 @@ class Task(Protocol):
     def rows(self, finished: Predictions, calibration: Calibration) -> list[dict[str, object]]:
         """One CSV row a case."""
 
-    def write(self, finished: Predictions, index: int, folder: Path) -> Path | None:
-        """A file for one case (a mask), or None where the CSV row says it all."""
+    def write(self, finished: Predictions, index: int, folder: Path) -> tuple[Path, ...]:
+        """Files for one case (a mask), or none where the CSV row says it all."""
+
+    def write_probabilities(self, outputs: Tensor, origin: Origin, folder: Path, name: str) -> Path | None:
+        """The probabilities of one case of a batch as a file, or None where the CSV row has them.
+
+        Called last: `outputs` may be overwritten, as those of a volume are too large to be held twice.
+        """
 
     def answer(self) -> RowAnswer | MaskAnswer:
         """What is said of an image, as plain data: the export writes it in its own way."""
@@ -153,8 +160,12 @@ class ImageTask:
         kept: np.ndarray = outputs.float().cpu().numpy()
         return kept
 
-    def write(self, finished: Predictions, index: int, folder: Path) -> Path | None:
+    def write(self, finished: Predictions, index: int, folder: Path) -> tuple[Path, ...]:
         """Nothing: the CSV row says it all."""
+        return ()
+
+    def write_probabilities(self, outputs: Tensor, origin: Origin, folder: Path, name: str) -> Path | None:
+        """Nothing: the CSV row has them."""
         return None
 
     def answer(self) -> RowAnswer:
@@ -177,18 +188,28 @@ def require_fitting(task: Task, bundle: Bundle) -> None:
     """Refuse a bundle whose images are not made for its task.
 
     Raises:
-        ConfigError: Patches without masks, masks of slices, or mirrored axes that images do not have.
+        ConfigError: Patches without masks, masks of slices, or mirrored axes that images do not have or that are one
+            voxel thick.
     """
     dims = bundle.images.dims
     if any(axis >= dims for axis in task.flips):
         accepted = ", ".join(map(str, range(dims)))
         todo = f"images.dims is {dims}: name axes below {dims}"
         raise ConfigError("task.flips", f"{list(task.flips)}", accepted, todo)
+    if bundle.images.thin in task.flips:
+        seen = f"axis {bundle.images.thin}, along which images.size is 1: mirrored planes are the same planes"
+        accepted = ", ".join(str(axis) for axis in range(dims) if axis != bundle.images.thin)
+        raise ConfigError("task.flips", seen, accepted, "leave this axis out")
     if task.masks is None and bundle.images.patches is not None:
         todo = "remove images.patches, or segment: task: {_target_: Segmentation, ...}"
         raise ConfigError("images.patches", "patches, but labels of whole images", "masks", todo)
     if task.masks is not None and bundle.data.slices is not None:
-        todo = "remove data.slices: images.dims=3 segments volumes; for slices export them as pictures"
+        size = list(bundle.images.shape[:2])
+        size.insert(AXES[bundle.data.slices.plane], 1)
+        todo = (
+            f"to segment {bundle.data.slices.plane} slices of volumes remove data.slices and set images.dims=3, "
+            f"images.size={size} and images.patches={{count: 16}}: a 2D network sees one plane at a time"
+        )
         raise ConfigError(
             "data.slices", "slices cut from volumes, and masks", "whole volumes or pictures", todo
         )
@@ -212,6 +233,11 @@ def select(predictions: Predictions, rows: Sequence[int]) -> Predictions:
         outputs=outputs[pick] if isinstance(outputs, np.ndarray) else [outputs[i] for i in pick],
         probabilities=None if predictions.probabilities is None else predictions.probabilities[pick],
     )
+
+
+def named(files: Sequence[Path], root: Path) -> str:
+    """Files of an answer as one cell of a table."""
+    return ";".join(path.relative_to(root).as_posix() for path in files)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from ..data.masks import IGNORED, MaskRule, Origin, truth_on_file
 from ..data.names import file_stems
 from ..data.patches import counts_of
 from ..data.regrid import affine_of_box, called_box, decided_on_grid
-from ..data.writers import volume_row, write_mask
+from ..data.writers import PROBABILITIES, volume_row, write_mask, write_probabilities
 from ..errors import DataError
 from ..evaluation.figures import CasePicture, FigureData
 from ..evaluation.lesions import LesionRule
@@ -305,8 +305,8 @@ class Segmentation:
             rows.append(row if case.measures is not None else {**row, **case.sizes})
         return rows
 
-    def write(self, finished: Predictions, index: int, folder: Path) -> Path | None:
-        """The mask on the grid of its file: NIfTI, DICOM SEG or PNG.
+    def write(self, finished: Predictions, index: int, folder: Path) -> tuple[Path, ...]:
+        """The mask on the grid of its file: NIfTI, DICOM SEG or PNG, of overlapping classes one PNG each.
 
         Where no SEG can be made of a DICOM image (highdicom is absent, or the series cannot be referred to) it is a
         NIfTI or PNG file on the same grid: the mask must not be lost.
@@ -314,13 +314,27 @@ class Segmentation:
         case: Segmented = finished.outputs[index]
         mask, grid, name = case.mask.unpacked(), case.origin.grid(), file_stems(finished.ids)[index]
         try:
-            return write_mask(mask, grid, folder, name, classes=self.classes)[0]
+            return write_mask(mask, grid, folder, name, classes=self.classes)
         except DataError as error:
             if grid.kind != "DICOM":
                 raise
             _LOG.warning("%s: no DICOM SEG, written as it is: %s", name, error.seen)
             other: Literal["png", "nifti"] = "png" if len(grid.shape) == 2 else "nifti"
-            return write_mask(mask, grid, folder, name, classes=self.classes, output=other)[0]
+            return write_mask(mask, grid, folder, name, classes=self.classes, output=other)
+
+    def write_probabilities(self, outputs: Tensor, origin: Origin, folder: Path, name: str) -> Path:
+        """Of each class on the grid of the file, the background left out: it is 1 less their sum.
+
+        A volume a class of a NIfTI file, a page a class of a TIFF file for pictures. Of the whole image, not of the box
+        that `keep` decides on: what was nearly called is of interest too.
+        """
+        for begin in range(outputs.shape[1]):  # in place: probabilities of a CT are gigabytes
+            plane = outputs[(None, slice(None), slice(begin, begin + 1))]
+            plane.copy_(self.activate(plane))
+        classes = outputs[1:] if self._exclusive else outputs
+        grid = origin.grid()
+        path = folder / f"{name}{PROBABILITIES[len(grid.shape)]}"
+        return write_probabilities(classes.cpu().numpy(), origin.affine, grid, path)
 
     def answer(self) -> MaskAnswer:
         """What an exported bundle gives."""

@@ -239,6 +239,7 @@ def test_given_test_without_a_class_is_refused() -> None:
 class Hashes:
     def __init__(self, count: int) -> None:
         self.sha256 = tuple(f"{row:064x}" for row in range(count))
+        self.image_sha256 = self.sha256
 
 
 def test_manifest_gives_the_same_split_again(tmp_path: Path) -> None:
@@ -254,7 +255,7 @@ def test_manifest_gives_the_same_split_again(tmp_path: Path) -> None:
     again = split(read_split_file(tmp_path / "split.csv", cases, hashes.sha256), seed=5)
 
     assert names_of(again) == names_of(first)
-    assert set(rows[0]) == {"case", "shown", "patient", "split", "class", "file", "sha256"}
+    assert set(rows[0]) == {"case", "shown", "patient", "split", "class", "file", "sha256", "image_sha256"}
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,18 @@ import torch
 from PIL import Image as Pillow
 
 from medxfer.data.formats.grids import SourceGrid, source_grid
+from medxfer.data.mask_file import read_mask
 from medxfer.data.placed import Placed, placed
 from medxfer.data.policy import ReadPolicy
 from medxfer.data.readers import read_image
 from medxfer.data.regrid import decided_on_grid, onto_grid, planes_on_grid
 from medxfer.data.steps.spatial import FitTo, Resample
 from medxfer.data.writers import (
+    palette,
     volume_row,
     write_mask,
     write_nifti,
+    write_picture,
     write_probabilities,
 )
 from medxfer.errors import ConfigError, DataError
@@ -352,10 +355,24 @@ def test_a_picture_gets_a_png_of_class_numbers_as_displayed(tmp_path: Path) -> N
     parts = write_mask(np.stack([mask > 0, mask > 1]), grid, tmp_path, "r", classes=["a/1", "b"])
 
     with Pillow.open(out) as read:
-        assert read.mode == "L"
+        assert read.mode == "P"
         np.testing.assert_array_equal(np.asarray(read), mask)
     assert [part.name for part in parts] == ["r_a_1.png", "r_b.png"]
     assert volume_row(back, grid, ["a", "b"]) == {"pixels_a": 96.0, "pixels_b": 9.0}
+
+
+def test_every_class_number_of_a_png_is_read_back_and_none_looks_like_another(tmp_path: Path) -> None:
+    colours = np.reshape(palette(), (256, 3))
+    plane = np.zeros((16, 16), np.uint8)
+
+    for number in range(256):
+        plane[2:5, 3:9] = number
+        back = read_mask(write_picture(plane, tmp_path / "a.png")).array
+        np.testing.assert_array_equal(back[0], plane)
+
+    apart = np.abs(colours[:13, None] - colours[None, :13]).sum(-1) + 999 * np.eye(13, dtype=int)
+    assert apart.min() > 60
+    assert len(np.unique(colours, axis=0)) == 256
 
 
 def test_a_resized_picture_comes_back() -> None:

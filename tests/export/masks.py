@@ -64,9 +64,18 @@ def export_masks(
     target: Path, images: ImagesSpec, samples: Sequence[Path], *, channels: int = 1, **arguments: Any
 ) -> MadeMasks:
     """A bundle of random weights; all of its classes are found in images like the samples."""
+    made = made_masks(target, images, samples, channels=channels, **arguments)
+    export_as_bundle(made.trained, made.folder, target)
+    return made
+
+
+def made_masks(
+    target: Path, images: ImagesSpec, samples: Sequence[Path], *, channels: int = 1, **arguments: Any
+) -> MadeMasks:
+    """The same without the export."""
     torch.manual_seed(3)
     encoder_spec = EncoderSpec(id="cnn", in_channels=channels)
-    encoder, _ = create_encoder(encoder_spec, spatial_dims=images.dims)
+    encoder, _ = create_encoder(encoder_spec, spatial_dims=images.network_dims)
     task = Segmentation(**arguments)
     network = Network(encoder, task.head(encoder), window=images.shape, flips=task.flips).eval()
     steps = steps_of(images, channels)
@@ -80,7 +89,6 @@ def export_masks(
     trained = Trained(bundle=bundle, task=task, network=network, steps=steps, calibration={})
     made = MadeMasks(folder=target / "bundle", trained=trained)
     _spread(made, samples)
-    export_as_bundle(trained, made.folder, target)
     return made
 
 

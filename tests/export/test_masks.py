@@ -51,6 +51,16 @@ VOLUMES = ImagesSpec(
 )  # fmt: skip
 
 
+# coronal planes, two CT windows as channels
+PLANES = ImagesSpec(
+    preset="ct", dims=3, size=(16, 1, 24), patches=PatchSpec(),
+    transforms=steps(
+        ("HUWindow", {"windows": [[-900, 900], [-300, 700]]}), ("Channels", {"count": 2}),
+        ("Resample", {"spacing": [1.0, 1.3, 1.1]}), ("Quantise", {"store": "uint8"}),
+    ),
+)  # fmt: skip
+
+
 # the middle of each image: what lies around it is background
 MIDDLE = ImagesSpec(
     preset="ct", dims=3, size=(20, 16, 16),
@@ -170,6 +180,28 @@ HEADER = (
     "datatype",
     "cal_max",
 )
+
+
+@NOISE
+def test_masks_of_volumes_seen_plane_by_plane_are_those_that_predict_writes(
+    scans: Path, tmp_path: Path
+) -> None:
+    some = ("oblique.nii", "a.nrrd")
+    (tmp_path / "scans").mkdir()
+    for name in some:
+        shutil.copy(scans / name, tmp_path / "scans")
+    made = export_masks(
+        tmp_path / "source", PLANES, [scans / some[0]], channels=2, classes=CLASSES, overlap=0.3, flips=[0]
+    )
+
+    start_here(made.folder, tmp_path / "scans", tmp_path / "out")
+
+    own = open_run(made.folder).predict([tmp_path / "scans" / name for name in some], folder=tmp_path / "own")
+    rows = rows_of(tmp_path / "out")
+    for name, row in zip(some, own, strict=True):
+        given = read_mask(tmp_path / "out", rows[name])
+        require_same(given, np.asarray(load(tmp_path / "own" / str(row["mask"])).dataobj), name)
+        require_same(given, made.mask_of(scans / name), name)
 
 
 @NOISE

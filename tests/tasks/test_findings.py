@@ -216,6 +216,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     bundle = write_bundle(facts, root / "bundle", task="findings", modality="xray")
     small = (
         "phases.0.epochs=30", "phases.1.epochs=0", "training.precision=fp32", "images.augment=[]", "phases.0.lr=0.01",
+        "training.memory_format=contiguous", "images.size=64",
     )  # fmt: skip
     loaded = load_bundle(bundle, overrides=small)
     return run_bundle(loaded, Request(out=root / "run", device="cpu"), Progress(quiet=True))

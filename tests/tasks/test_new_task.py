@@ -14,7 +14,10 @@ def test_a_new_kind_of_question_is_one_file(tmp_path: Path) -> None:
     before = config[config.index("task:") : config.index("phases:")]
     bundle = tmp_path / "severity.yaml"
     bundle.write_text(config.replace(before, "task: {_target_: tests.tasks.regression.Severity}\n"))
-    small = ["images.size=32", "phases.0.epochs=2", "phases.1.epochs=1", "training.precision=fp32"]
+    small = [
+        "images.size=32", "phases.0.epochs=2", "phases.1.epochs=1", "training.precision=fp32",
+        "training.memory_format=contiguous", "encoder.id=resnet10", "encoder.weights=none",
+    ]  # fmt: skip
 
     loaded = load_bundle(bundle, overrides=small, data=str(tmp_path / "xrays"), trust=True)
     run = run_bundle(loaded, Request(out=tmp_path / "run", device="cpu"), Progress(quiet=True))

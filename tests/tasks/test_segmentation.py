@@ -358,7 +358,7 @@ def test_what_is_kept_of_a_case_is_scored_and_written_on_the_files_own_grid(
     found = task.finish(kept_of(tmp_path, task, hand()), {})
     scores = task.score({"test": found, "val": found}, {}, seed=0)
     (row,) = task.rows(found, {})
-    path = task.write(found, 0, tmp_path / "out")
+    (path,) = task.write(found, 0, tmp_path / "out")
 
     assert scores["test"]["dice"]["value"] == 1.0
     assert set(scores["by_class"]["test"]) == set(regions or THREE)
