@@ -28,6 +28,7 @@ from .data.leaks import find_duplicates
 from .data.patches import samples_of
 from .data.sampling import reading_of
 from .data.splits import Splits, read_split_file, split_by_patient
+from .data.usual import usual_of
 from .encoders.first_batch import check_first_batch
 from .encoders.loading import create_encoder
 from .errors import ConfigError, DataError, MedxferError, RunError
@@ -41,7 +42,7 @@ from .reports.html import write_report
 from .reports.model_card import write_model_card
 from .reports.pictures import save_pictures
 from .run_folder import RunFolder
-from .tasks.base import Predictions, Task, labels_of, require_fitting
+from .tasks.base import Predictions, Task, labels_of, named, require_fitting
 from .trained import Trained, open_run, predict_rows
 from .training.distributed import World, world_of_environment
 from .training.phases import Setup, train_phases
@@ -115,6 +116,8 @@ def resume_run(
         place = surroundings.pick_device(device, world.local_rank)
         split_file = folder.path("split.csv") if folder.has("split.csv") else None
         with _owned(folder, world), _told(folder, world, say):
+            if world.first:
+                folder.update(resumed=int(folder.read("run.json").get("resumed", 0)) + 1)
             setup, facts = _prepare(bundle, folder, place, world, Request(split_file=split_file), say)
             _train_and_tell(setup, facts, say)
     return folder
@@ -131,7 +134,7 @@ def _prepare(
     bundle = presets.fill_in(bundle)
     torch.manual_seed(bundle.seed)
     # Before the data: a misspelt encoder or a wrong file is told in seconds.
-    encoder, receipt = create_encoder(bundle.encoder, spatial_dims=bundle.images.dims, say=say)
+    encoder, receipt = create_encoder(bundle.encoder, spatial_dims=bundle.images.network_dims, say=say)
     facts.seconds["encoder"] = facts.lap()
     material = _gather(bundle, task, request.split_file, say)
     arrays, train = material.arrays, list(material.splits["train"])
@@ -172,7 +175,7 @@ def _prepare(
         surroundings.seal_config(folder)
     say(receipt.table() if started is None else started.table())
     facts.seconds["prepare"] = facts.lap()
-    precision = Precision(chosen.precision, chosen.memory_format, device, bundle.images.dims)
+    precision = Precision(chosen.precision, chosen.memory_format, device, bundle.images.network_dims)
     precision.place(network)
     augment = Augment(bundle.images.augment, trusted=bundle.trusted) if bundle.images.augment else None
     setup = Setup(
@@ -280,8 +283,9 @@ def _split(bundle: Bundle, arrays: Arrays, task: Task, split_file: Path | None) 
 
 def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
     """Train, then measure, explain and export on the first process."""
-    train_phases(setup)
-    facts.seconds["training"] = facts.lap()
+    before = train_phases(setup)
+    facts.seconds["training"] = facts.lap() + before
+    facts.started -= before
     if not setup.world.first:
         return
     folder, task = setup.folder, setup.task
@@ -298,8 +302,8 @@ def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
         rows = task.rows(finished[name], calibration)
         for number, row in enumerate(rows):
             written = task.write(finished[name], number, folder.root / "predictions" / "masks" / name)
-            if written is not None:
-                row["mask"] = written.relative_to(folder.root / "predictions").as_posix()
+            if written:
+                row["mask"] = named(written, folder.root / "predictions")
         folder.write(f"predictions/{name}.csv", rows)  # type: ignore[arg-type]
     facts.seconds["predict"] = facts.lap()
     folder.write("scores.json", task.score(finished, calibration, seed=setup.bundle.seed))
@@ -314,7 +318,10 @@ def _train_and_tell(setup: Setup, facts: Facts, say: Progress) -> None:
             setup.bundle.images, setup.bundle.encoder.in_channels, trusted=setup.bundle.trusted
         ),
         calibration=calibration,
+        usual=usual_of(setup.arrays, setup.splits["train"]),
     )
+    if trained.usual is not None:
+        folder.write("training_images.json", trained.usual.to_plain())
     export_run(folder, trained)
     facts.seconds["export"] = facts.lap()
     folder.update(status="done", seconds=facts.rounded())
@@ -334,7 +341,7 @@ def _draw_cases(setup: Setup, test: Predictions, calibration: dict[str, object])
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Facts:
-    """Seconds by part of the run."""
+    """Seconds by part of the run; of a resumed one training is the sum over its parts."""
 
     started: float
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -8,7 +8,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -98,6 +98,21 @@ def describe_run(
         "versions": versions(),
         "trusted": bundle.trusted,
     }
+
+
+AS_BUNDLE = "as the bundle says"  # why of what was not chosen by this machine
+
+
+def settings_for_again(run: Mapping[str, Any]) -> str:
+    """What a timing or this machine chose, as options that give it again; '' where the bundle said all.
+
+    Args:
+        run: run.json.
+    """
+    chosen: Mapping[str, Any] = run.get("chosen") or {}
+    if all(one.get("why") == AS_BUNDLE for one in chosen.values()):
+        return ""
+    return " ".join(f"--set training.{name}={one.get('value')}" for name, one in chosen.items())
 
 
 def seal_config(folder: RunFolder) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import ConfigError, UnsafeError
 from .expressions import trusted_value
 from .schema import Bundle, Component
-from .source import Document, KeyPath, Mark
+from .source import Document, KeyPath, Mark, is_option
 from .typed import convert, nearest, shown
 
 Kind = str
@@ -141,7 +141,7 @@ def build(component: Component, kind: Kind | None, *, trusted: bool = False, **e
         return factory(**made, **extra)
     except (TypeError, ValueError) as error:  # what constructors refuse arguments with
         seen = f"{component.target}: {error}"
-        where = component.where or component.target  # a preset's part stands on no line
+        where = _blamed(component) or component.target  # a preset's part stands on no line
         raise ConfigError(where, seen, _signature(factory), "correct its arguments") from error
 
 
@@ -199,7 +199,8 @@ def _checked_arguments(component: Component, factory: Any, extra: tuple[str, ...
             near = nearest(name, own)
             todo = f"did you mean `{near[0]}`?" if near else "delete it"
             seen = f"{component.target} takes no argument `{shown(name)}`"
-            raise ConfigError(component.where, seen, ", ".join(own) or "no arguments", todo)
+            where = _blamed(component, name, "_target_")
+            raise ConfigError(where, seen, ", ".join(own) or "no arguments", todo)
     missing = [
         name
         for name in own
@@ -207,13 +208,23 @@ def _checked_arguments(component: Component, factory: Any, extra: tuple[str, ...
     ]
     if missing:
         seen = f"{component.target} without {', '.join(f'`{name}`' for name in missing)}"
-        raise ConfigError(component.where, seen, _signature(factory), f"add `{missing[0]}:`")
+        where = _blamed(component, "_target_")
+        raise ConfigError(where, seen, _signature(factory), f"add `{missing[0]}:`")
     hints = _hints(factory)
-    place = Document(None, {(): Mark(component.where)})
+    marks = {path: Mark(place) for path, place in component.places.items()}
+    place = Document(None, {(): Mark(component.where), **marks})
     return {
         name: value if _is_open(value) else convert(value, hints.get(name, Any), (name,), place)
         for name, value in component.arguments.items()
     }
+
+
+def _blamed(component: Component, *names: str) -> str:
+    """Where an option set one of these arguments (of all, where none is named), else where the component stands."""
+    for path, place in component.places.items():
+        if is_option(place) and (not names or path[0] in names):
+            return place
+    return component.where
 
 
 def _is_open(value: Any) -> bool:

@@ -74,10 +74,12 @@ def load_bundle(
     bundle: Bundle = convert(tree, Bundle, (), document)
     if not any(phase.epochs for phase in bundle.phases):
         seen = f"{len(bundle.phases)} phases, no epoch in any"
-        raise ConfigError(f"{file}: phases", seen, "at least one epoch", "raise phases.0.epochs")
+        where = document.blamed(("phases",), *(("phases", n, "epochs") for n in range(len(bundle.phases))))
+        raise ConfigError(where, seen, "at least one epoch", "raise phases.0.epochs")
     if bundle.start is not None and bundle.encoder.weights != "none":
         seen = f"start: {shown(bundle.start)} beside encoder.weights: {bundle.encoder.weights}"
-        raise ConfigError(f"{file}: start", seen, "one of both", "set encoder.weights=none")
+        where = document.blamed(("start",), ("encoder", "weights"))
+        raise ConfigError(where, seen, "one of both", "set encoder.weights=none")
     return _with_absolute_paths(bundle, document, given=data)
 
 

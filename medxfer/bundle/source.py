@@ -61,6 +61,11 @@ class Document:
         place = self.marks[known].place if known in self.marks else ""
         return ", ".join(part for part in (place, dotted(path)) if part)
 
+    def blamed(self, *paths: KeyPath) -> str:
+        """Of values that do not go together: where the first one stands that an option set, else the first."""
+        places = [self.where(path) for path in paths]
+        return next((place for place in places if is_option(place)), places[0])
+
     def raw(self, path: KeyPath) -> str | None:
         """The characters of a plain word, `007` where the value is 7."""
         mark = self.marks.get(path)
@@ -70,6 +75,11 @@ class Document:
         """Drop the places of a value and of all below it, which is about to be replaced."""
         for known in [known for known in self.marks if known[: len(path)] == path]:
             del self.marks[known]
+
+
+def is_option(place: str) -> bool:
+    """Whether a place is on the command line, `--set KEY=VALUE`, and not a line of a file."""
+    return place.startswith("--")
 
 
 def dotted(path: KeyPath) -> str:

@@ -9,7 +9,7 @@ import functools
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Union
 
 from ..errors import ConfigError
@@ -20,20 +20,22 @@ from .source import Document, KeyPath, dotted, printable, word
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers that a setting takes; `above` and `below` leave the bound itself out."""
+    """Numbers that a setting takes; `above` and `below` leave the bound itself out, `also` is one outside of both."""
 
     low: float
     high: float
     above: bool = False
     below: bool = False
+    also: float | None = None
 
     def __contains__(self, number: float) -> bool:
         low = number > self.low if self.above else number >= self.low
-        return low and (number < self.high if self.below else number <= self.high)
+        return number == self.also or (low and (number < self.high if self.below else number <= self.high))
 
     def __str__(self) -> str:
         low = f"{'above' if self.above else 'from'} {self.low:g}"
-        return f"{low} {'to below' if self.below else 'to'} {self.high:g}"
+        other = "" if self.also is None else f", or {self.also:g}"
+        return f"{low} {'to below' if self.below else 'to'} {self.high:g}{other}"
 
 
 _SHARED = {
@@ -51,7 +53,7 @@ RANGES: Mapping[tuple[type, str], Range] = {
     (schema.SplitSpec, "val"): Range(0, 1, above=True, below=True),
     (schema.SplitSpec, "folds"): Range(2, 100),
     (schema.SplitSpec, "fold"): Range(0, 99),
-    (schema.ImagesSpec, "size"): Range(16, 2048),
+    (schema.ImagesSpec, "size"): Range(16, 2048, also=1),  # 1 of volumes only: planes
     (schema.ImagesSpec, "spacing"): Range(0, 1000, above=True),
     (schema.PatchSpec, "count"): Range(1, 10_000),
     (schema.PatchSpec, "foreground"): Range(0, 1),
@@ -199,7 +201,23 @@ def component(value: Any, path: KeyPath, document: Document) -> Component:
         raise wrong_type(value, "a component: {_target_: NAME, argument: value}", path, document)
     arguments = {key: item for key, item in value.items() if key != "_target_"}
     made = {key: components_in(item, (*path, key), document) for key, item in arguments.items()}
-    return Component(target=value["_target_"], arguments=made, where=document.where(path))
+    return Component(
+        target=value["_target_"],
+        arguments=made,
+        where=document.where(path),
+        places=dict(_places_below(value, (), path, document)),
+    )
+
+
+def _places_below(
+    value: Any, below: KeyPath, path: KeyPath, document: Document
+) -> Iterator[tuple[KeyPath, str]]:
+    """Places of what stands in a component, by the keys that lead to it from there."""
+    if below and (mark := document.marks.get((*path, *below))):
+        yield below, mark.place
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _places_below(item, (*below, key), path, document)
 
 
 def components_in(value: Any, path: KeyPath, document: Document) -> Any:
@@ -290,7 +308,7 @@ def _check_shares(values: Mapping[str, Any], path: KeyPath, document: Document) 
     test, val = values.get("test", defaults.test), values.get("val", defaults.val)
     if test + val >= 1:
         seen = f"test {test:g} + val {val:g} leave nothing to train on"
-        where = document.where((*path, "test" if "test" in values else "val"))
+        where = document.blamed(*((*path, name) for name in ("test", "val") if name in values))
         raise ConfigError(where, seen, "test + val below 1", "lower one of them")
 
 
@@ -299,7 +317,8 @@ def _check_fold(values: Mapping[str, Any], path: KeyPath, document: Document) ->
     if fold and (folds is None or fold >= folds):
         seen = f"fold {fold} of {folds or 'no'} folds"
         accepted = f"0 to {folds - 1}" if folds else "data.split.folds beside it"
-        raise ConfigError(document.where((*path, "fold")), seen, accepted, "change data.split.fold")
+        where = document.blamed((*path, "fold"), (*path, "folds"))
+        raise ConfigError(where, seen, accepted, "change data.split.fold")
 
 
 def _check_pattern(values: Mapping[str, Any], path: KeyPath, document: Document) -> None:
@@ -319,8 +338,8 @@ def _check_phases(values: Mapping[str, Any], path: KeyPath, document: Document) 
         raise ConfigError(document.where((*path, "phases")), "no phase", "at least one phase", "add a phase")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        last = len(names) - 1 - names[::-1].index(twice)
-        where = document.where((*path, "phases", last, "name"))
+        equal = [index for index, name in enumerate(names) if name == twice]
+        where = document.blamed(*((*path, "phases", index, "name") for index in reversed(equal)))
         raise ConfigError(where, f"a second phase called {twice}", "each name once", "give it another name")
 
 
@@ -328,19 +347,38 @@ def _check_dims(made: Mapping[str, Any], path: KeyPath, document: Document) -> N
     """Slices are pictures; a size or spacing has one number an axis."""
     images, data = made.get("images", schema.ImagesSpec()), made["data"]
     if data.slices is not None and images.dims == 3:
-        where = document.where((*path, "images", "dims")) or "images.dims"
+        where = document.blamed((*path, "images", "dims"), (*path, "data", "slices")) or "images.dims"
         todo = "set images.dims=2, or leave out data.slices"
         raise ConfigError(where, "3, and data.slices cuts volumes into pictures", "2 with data.slices", todo)
     for name in ("size", "spacing"):
         value = getattr(images, name)
         if isinstance(value, tuple) and len(value) != images.dims:
-            where = document.where((*path, "images", name)) or f"images.{name}"
+            where = document.blamed((*path, "images", name), (*path, "images", "dims")) or f"images.{name}"
             seen = f"{len(value)} numbers, images.dims is {images.dims}"
             raise ConfigError(where, seen, f"{images.dims} numbers", f"change images.{name} or images.dims")
 
 
+def _check_thin(made: Mapping[str, Any], path: KeyPath, document: Document) -> None:
+    """A side of 1 makes planes of volumes: one side only, and as patches."""
+    images = made.get("images", schema.ImagesSpec())
+    count = images.shape.count(1)
+    if not count:
+        return
+    where = document.blamed((*path, "images", "size"), (*path, "images", "dims")) or "images.size"
+    size = f"[{', '.join(map(str, images.shape))}]"
+    if images.thin is None:
+        accepted = "sides from 16 to 2048; of volumes one may be 1, the network then sees planes across it"
+        todo = f"give {'this side' if count == 1 else 'the other sides'} a length in voxels, such as "
+        todo += "[160, 160, 1]" if images.dims == 3 else "[160, 160]"
+        raise ConfigError(where, f"{size}: {count} of {images.dims} sides are 1", accepted, todo)
+    if images.patches is None:
+        seen = f"{size}: one voxel thick, and whole volumes would be brought to it"
+        todo = "add images.patches: {count: 16, foreground: 0.5}"
+        raise ConfigError(where, seen, "images.patches beside a side of 1", todo)
+
+
 CHECKS: Mapping[type, tuple[Callable[[Mapping[str, Any], KeyPath, Document], None], ...]] = {
-    schema.Bundle: (_check_name, _check_phases, _check_dims),
+    schema.Bundle: (_check_name, _check_phases, _check_dims, _check_thin),
     schema.PhaseSpec: (_check_name,),
     schema.SplitSpec: (_check_shares, _check_fold),
     schema.PatientSpec: (_check_pattern,),

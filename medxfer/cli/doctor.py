@@ -146,6 +146,7 @@ def _request_of(bundle: Path, path: Path, overrides: Sequence[str]) -> Request:
         label_of=task.class_of,
         read_label=task.read_label,
         masks=task.masks,
+        has_planes=loaded.images.thin is not None,
         seed=loaded.seed,
     )
 

@@ -134,6 +134,7 @@ def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
     from rich.table import Table
 
     from ..evaluation.scores import short_names
+    from ..surroundings import settings_for_again
 
     for alarm in scores.get("alarms", []):
         click.echo(f"ALARM: {alarm}")
@@ -156,7 +157,16 @@ def _print_scores(scores: dict[str, Any], about: dict[str, Any]) -> None:
     click.echo(f"{told}; the trivial baseline: {rule}" if rule else told)
     seconds = about.get("seconds", {})
     if seconds:
-        click.echo("time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+        told = f" (resumed {times}, training summed)" if (times := _times(about)) else ""
+        click.echo("time: " + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()) + told)
+    if settings := settings_for_again(about):
+        click.echo(f"precision and memory format were chosen here; for the same again: {settings}")
+
+
+def _times(about: dict[str, Any]) -> str:
+    """How often a run was resumed, in words."""
+    count = about.get("resumed", 0)
+    return "" if not count else "once" if count == 1 else f"{count} times"
 
 
 def _print_classes(by_class: dict[str, Any]) -> None:

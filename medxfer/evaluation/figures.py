@@ -27,7 +27,8 @@ class FigureData:
     - `reliability`: `x`, `y`, `predicted`, `observed`, `low`, `high`, `counts`, an entry a bin with cases.
     - `histogram`: `x`, `edges`, `series`: list of `{name, counts}`; optional `marks`.
     - `boxes`: `y`, `groups`: list of `{name, values, ids}`, a box each; `share`: the axis runs from 0 to 1.
-    - `agreement`: `x`, `y`, `means`, `differences`, `ids` (an entry a case), `bias`, `low`, `high` (Bland-Altman).
+    - `agreement`: `x`, `y`, `means`, `differences`, `ids` (an entry a case), `bias`, `low`, `high` (Bland-Altman;
+      `low` and `high` None of few cases).
     - `table`: `columns`, `rows` (texts).
     """
 

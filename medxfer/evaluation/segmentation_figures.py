@@ -17,6 +17,7 @@ _SPREAD = {  # scores shown as box plots: title, axis, whether they are shares
 }
 _LISTED = 20  # rows of the failure list
 _LIMITS = 1.96  # standard deviations: 95 % of the differences, if they are normal
+_ENOUGH = 10  # cases; limits of fewer may lie almost anywhere
 
 
 def amount_text(value: float, *, sign: bool = False) -> str:
@@ -78,7 +79,11 @@ def _boxes(cases: Sequence[Case], ids: Sequence[str], name: str, split: str) -> 
 
 
 def agreement_figure(cases: Sequence[Case], ids: Sequence[str], name: str, split: str) -> FigureData | None:
-    """Difference of predicted and true size over their mean (Bland and Altman 1986); None of fewer than 3 cases."""
+    """Difference of predicted and true size over their mean (Bland and Altman 1986); None of fewer than 3 cases.
+
+    Without limits of agreement where cases are few: their standard error is 1.7 standard deviations over the root of
+    the number of cases.
+    """
     found = [(ids[row], case[name]) for row, case in enumerate(cases) if name in case]
     there = [(case, one) for case, one in found if one.size > 0 or one.true_size > 0]
     if len(there) < 3:
@@ -87,6 +92,13 @@ def agreement_figure(cases: Sequence[Case], ids: Sequence[str], name: str, split
     kind = "Volume" if unit in ("ml", "voxels") else "Area"
     differences = np.array([one.size_error for _, one in there])
     bias, spread = float(differences.mean()), _LIMITS * float(differences.std(ddof=1))
+    is_few = len(there) < _ENOUGH
+    limits = (
+        f"No limits of agreement: those of fewer than {_ENOUGH} cases tell little."
+        if is_few
+        else f"Broken lines: {amount_text(bias - spread)} to {amount_text(bias + spread)} {unit}, between which 95 % of"
+        " the differences lie if they are normal."
+    )
     return FigureData(
         kind="agreement",
         title=f"{kind} of {name}, {split}",
@@ -97,13 +109,11 @@ def agreement_figure(cases: Sequence[Case], ids: Sequence[str], name: str, split
             "differences": differences,
             "ids": [str(case) for case, _ in there],
             "bias": bias,
-            "low": bias - spread,
-            "high": bias + spread,
+            "low": None if is_few else bias - spread,
+            "high": None if is_few else bias + spread,
         },
         caption=f"A dot is a case ({len(there)} with {name} in truth or prediction). Full line: mean difference"
-        f" {amount_text(bias, sign=True)} {unit}; broken lines: {amount_text(bias - spread)} to"
-        f" {amount_text(bias + spread)} {unit}, between which 95 % of the differences lie if they are normal. Above"
-        " zero the prediction is too large.",
+        f" {amount_text(bias, sign=True)} {unit}. {limits} Above zero the prediction is too large.",
     )
 
 

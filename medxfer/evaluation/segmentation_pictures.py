@@ -58,13 +58,13 @@ def pictures_of_cases(
 
 
 def _chosen(cases: Sequence[Case], count: int) -> dict[str, list[int]]:
-    """Rows by group; where cases are few, the worst come first, then the best."""
+    """Rows by group; where cases are few, each is in one: half of them worst, a quarter best; one is neither."""
     values = [mean_dice([case]) for case in cases]
     order = sorted((row for row in range(len(cases)) if not math.isnan(values[row])), key=values.__getitem__)
     half = -(-count // 2)
-    worst = order[: min(count, -(-len(order) // 2))]
+    worst = order[: min(count, len(order) // 2)]
     left = order[len(worst) :]
-    best = left[::-1][:half]
+    best = left[::-1][: min(half, -(-len(left) // 2))] if worst else []
     left = left[: len(left) - len(best)]
     middle = order[len(order) // 2] if order else 0
     nearest = sorted(left, key=lambda row: abs(values[row] - values[middle]))[:half]

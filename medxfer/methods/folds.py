@@ -77,6 +77,8 @@ def summary_of(runs: list[RunFolder]) -> dict[str, Any]:
     found["seconds"] = {
         name: round(sum(one.get(name, 0.0) for one in seconds), 1) for name in ("training", "whole")
     }
+    if resumed := sum(run.read("run.json").get("resumed", 0) for run in runs):
+        found["resumed"] = resumed
     return found | {"runs": [run.root.name for run in runs]}
 
 

@@ -14,6 +14,7 @@ from ..evaluation.figures import FigureData
 from ..evaluation.scores import Score, meaning_of
 from ..files import write_atomic
 from ..run_folder import RunFolder
+from ..surroundings import settings_for_again
 from . import cases, tables
 from . import facts as said
 from .curves import history_figures
@@ -103,6 +104,7 @@ def _content(facts: Facts, *, pictures: bool) -> dict[str, Any]:
             (name.replace("_", " "), str(one.get("value")), str(one.get("why", "")))
             for name, one in (facts.run.get("chosen") or {}).items()
         ],
+        "again": settings_for_again(facts.run),
         "refused": [{name: one.get(name, "") for name in _REFUSED} for one in facts.run.get("refused") or []],
         "environment": _environment(facts.run),
     }
@@ -175,5 +177,6 @@ def _environment(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         **(run.get("hardware") or {}),
         **(run.get("versions") or {}),
         **seconds,
+        "resumed, times": run.get("resumed"),
     }
     return tables.flat_rows({name: value for name, value in parts.items() if value is not None})

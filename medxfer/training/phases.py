@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,7 @@ class Setup:
     world: World
     folder: RunFolder
     say: Progress
+    begun: float = field(default_factory=time.monotonic)  # when this part of the run began to train
 
     def batches(
         self,
@@ -67,6 +69,7 @@ class Setup:
             samples,
             rows,
             batch,
+            memory_format=self.precision.torch_format,
             augment=self.augment if augment else None,
             shuffle=shuffle,
             rank=self.world.rank if shared else 0,
@@ -81,7 +84,16 @@ class Setup:
     def whole(self, rows: Sequence[int], batch: int) -> Batches:
         """Batches of whole images in their order; one by one where their sizes differ."""
         samples = WholeImages(self.arrays, self.targets)
-        return self._batches(samples, rows, self.arrays.together(batch), augment=None, shuffle=False)
+        # a volume of which the network sees planes has no format of pictures
+        is_seen_whole = self.bundle.images.thin is None
+        return self._batches(
+            samples,
+            rows,
+            self.arrays.together(batch),
+            memory_format=self.precision.torch_format if is_seen_whole else torch.contiguous_format,
+            augment=None,
+            shuffle=False,
+        )
 
     def _batches(
         self, samples: Samples, rows: Sequence[int], batch: int, *, rank: int = 0, world: int = 1, **how: Any
@@ -93,7 +105,6 @@ class Setup:
             batch,
             seed=self.bundle.seed,
             device=self.device,
-            memory_format=self.precision.torch_format,
             rank=rank,
             world=world,
             **how,
@@ -108,14 +119,18 @@ class Standing:
     epoch: int = 0  # epochs of this phase that are done
     best: float = float("-inf")
     since: int = 0  # epochs of this phase without a better one
+    seconds: float = 0.0  # of training in the parts of the run before this one, as far as it was kept
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train_phases(setup: Setup) -> None:
+def train_phases(setup: Setup) -> float:
     """Run every phase and leave the best network's weights in `setup.network`.
 
     Goes on from `checkpoints/last.pt` where there is one. After every epoch the run folder holds the state that
     the next one starts from, so that a killed run continues bit for bit on a CPU.
+
+    Returns:
+        Seconds that a run which was killed had trained before, up to its last checkpoint.
 
     Raises:
         RunError: A loss that is not finite, or a damaged checkpoint.
@@ -135,6 +150,7 @@ def train_phases(setup: Setup) -> None:
     best = checkpoint.load(setup.folder.path("checkpoints/best.pt"))
     setup.network.load_state_dict(best)
     setup.network.eval()
+    return standing.seconds
 
 
 def _standardise_head(setup: Setup) -> None:
@@ -301,7 +317,8 @@ def _keep(setup: Setup, standing: Standing, optimiser: torch.optim.Optimizer) ->
         "network": weights,
         "optimiser": optimiser.state_dict(),
         "scaler": setup.precision.scaler.state_dict(),
-        "standing": dataclasses.asdict(standing),
+        "standing": dataclasses.asdict(standing)
+        | {"seconds": standing.seconds + time.monotonic() - setup.begun},
     }
     checkpoint.save_last(setup.folder, state)
     setup.folder.write("history.csv", standing.history)

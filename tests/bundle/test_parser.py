@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medxfer.bundle import schema
+from medxfer.bundle.components import check_components
 from medxfer.bundle.parser import load_bundle, resolve_phases, to_plain, to_yaml
 from medxfer.bundle.schema import Bundle, Component
 from medxfer.bundle.source import read_text, write_text
@@ -235,6 +236,41 @@ def test_wrong_override_is_refused(override: str, told: str, tmp_path: Path) -> 
 
     assert told in str(error)
     assert "--set" in error.where or "no `task`" in error.seen
+
+
+@pytest.mark.parametrize(
+    ("overrides", "blamed"),
+    [
+        (["phases.0.name=finetune"], 0),
+        (["phases.1.epochs=0", "phases.0.epochs=0"], 1),
+        (["data.split.val=0.9"], 0),
+        (["images.size=[32, 32]", "images.dims=3"], 0),
+        (["start=runs/other", "encoder.weights=imagenet"], 0),
+        (["task.balance=x"], 0),
+        (["task.balanc=none"], 0),
+        (["task.classes.1=5"], 0),
+        (["task._target_=Segmentation"], 0),
+    ],
+)
+def test_what_an_option_broke_is_not_said_of_a_line_of_the_file(
+    overrides: list[str], blamed: int, tmp_path: Path
+) -> None:
+    text = GOOD.replace("classes: [a, b]", "classes: [a, b], balance: none") + "images: {dims: 2, size: 64}\n"
+    text = text.replace("  patient", "  split: {test: 0.2}\n  patient")
+
+    with pytest.raises(ConfigError) as error:
+        check_components(load_bundle(write(tmp_path, text), overrides=overrides))
+
+    assert error.value.where.startswith(f"--set {overrides[blamed]}"), error.value.where
+
+
+def test_what_the_file_says_wrongly_is_said_of_its_line(tmp_path: Path) -> None:
+    folder = write(tmp_path, GOOD.replace("classes: [a, b]", "classes: [a, b],\n  balance: x"))
+
+    with pytest.raises(ConfigError) as error:
+        check_components(load_bundle(folder, overrides=["task.classes=[c, d]"]))
+
+    assert error.value.where == f"{folder}/configs/train.yaml:7, balance"
 
 
 # Where things are written

@@ -12,7 +12,8 @@ from medxfer.encoders.registry import build
 
 from .test_bad_input import BUNDLE, run, write_pictures
 
-SHORT = ("--set", "phases=[{name: probe, train: head, lr: 0.001, epochs: 1}]", "--set", "images.size=32")
+SHORT = ("--set", "phases=[{name: probe, train: head, lr: 0.001, epochs: 1}]", "--set", "images.size=32",
+         "--set", "training.precision=fp32", "--set", "training.memory_format=contiguous")  # fmt: skip
 
 
 def checkpoint(path: Path, encoder_id: str, dims: int, prefix: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from medxfer.cli import main
 from medxfer.data.doctor import Health, Request, examine
 from medxfer.data.inspect import facts_of
 from medxfer.data.masks import MaskRule
+from medxfer.data.steps.spatial import Resample
 from medxfer.data.writers import write_mask
 from medxfer.progress import Progress
 
@@ -98,6 +100,56 @@ def test_without_a_task_a_rare_value_is_a_suspicion(folder: Path) -> None:
 
     assert not health.is_refused
     assert "1 of 12 cases: have mask values that hardly any other has: 7" in said(health, "suspect")
+
+
+def test_specks_beside_a_large_piece_are_told_and_small_findings_are_not(folder: Path) -> None:
+    speck = np.zeros((48, 48), np.uint8)
+    speck[8:30, 8:30] = 1
+    speck[40, 40:42] = 1
+    speck[45, 3] = 1
+    small = np.zeros((48, 48), np.uint8)
+    small[5, 5] = small[30:34, 30:34] = 1
+    picture(folder / "masks/c02.png", speck)
+    picture(folder / "masks/c03.png", small)
+
+    notes = said(look(folder), "note")
+
+    assert "1 of 12 cases: have specks in their mask: 2 pieces of 1 to 3 voxels" in notes
+
+
+def test_classes_of_the_task_that_few_patients_have_are_suspect(folder: Path) -> None:
+    for number in range(5):
+        mask = np.zeros((48, 48), np.uint8)
+        mask[8:20, 8:20] = 3 if number < 2 else 2
+        picture(folder / "masks" / f"c{number:02}.png", mask)
+
+    suspect = said(look(folder, MaskRule(classes=4)), "suspect")
+
+    assert "2 of 12 cases: have class 3 of the task (value 3), of 2 patients: too few for train" in suspect
+    assert "0 of 12 cases: have class 4 of the task (value 4), of 0 patients" in suspect
+    assert "class 1 of" not in suspect
+    assert "class 2 of" not in suspect
+
+
+def test_voxels_much_longer_than_wide_are_told_as_the_run_tells_them(tmp_path: Path) -> None:
+    for number in range(3):
+        for name, array in (
+            ("images", np.random.default_rng(number).uniform(0, 9, (9, 9, 5))),
+            ("labels", np.ones((9, 9, 5))),
+        ):
+            (tmp_path / name).mkdir(exist_ok=True)
+            image = nibabel.Nifti1Image(array.astype(np.float32), np.diag([0.7, 0.7, 5.0, 1.0]))  # type: ignore[attr-defined]
+            nibabel.save(image, tmp_path / name / f"v{number}.nii.gz")  # type: ignore[attr-defined]
+    request = Request(data=DataSpec(source=str(tmp_path)))
+
+    raw = said(examine(tmp_path, request, QUIET), "note")
+    even = said(examine(tmp_path, replace(request, steps=(Resample([1.0, 1.0, 2.5]),)), QUIET), "note")
+    planes = said(examine(tmp_path, replace(request, has_planes=True), QUIET), "note")
+
+    told = "3 of 3 cases: the voxels that the network sees are 7.1 times as long as wide (0.7 x 0.7 x 5 mm, median)"
+    assert told in raw
+    assert "set images.spacing to less unequal steps, such as [1.67, 1.67, 5]" in raw
+    assert "as long as wide" not in even + planes
 
 
 def test_empty_masks_are_suspect_and_all_of_them_refused(folder: Path) -> None:

@@ -154,17 +154,18 @@ def test_simple_rules_on_grey_values_stay_under_070(made: Made) -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    low, high = np.percentile(made.pixels, (1, 99), axis=(1, 2))[:, :, None, None]
-    windowed = np.clip((made.pixels - low) / (high - low), 0, 1)
+    pixels = made.pixels[:, ::2, ::2]  # the rules know no places
+    low, high = np.percentile(pixels, (1, 99), axis=(1, 2))[:, :, None, None]
+    windowed = np.clip((pixels - low) / (high - low), 0, 1)
     features = {
         "histogram": np.stack([np.histogram(image, 32, (0, 1))[0] for image in windowed]),
         "mean and deviation": np.stack([windowed.mean((1, 2)), windowed.std((1, 2))], 1),
-        "as stored": np.stack([made.pixels.mean((1, 2)), made.pixels.std((1, 2))], 1),
+        "as stored": np.stack([pixels.mean((1, 2)), pixels.std((1, 2))], 1),
     }
     rules = (
         make_pipeline(StandardScaler(), LogisticRegression(C=0.05, max_iter=2000)),
         make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000)),
-        RandomForestClassifier(150, min_samples_leaf=3, random_state=0),
+        RandomForestClassifier(60, min_samples_leaf=3, random_state=0),
     )
     patients = [header.PatientID for header in made.headers]
 

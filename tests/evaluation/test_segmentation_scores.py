@@ -157,6 +157,17 @@ def test_figures_show_spread_agreement_and_failures() -> None:
     json.dumps([figure.to_plain() for figure in figures], allow_nan=False)
 
 
+@pytest.mark.parametrize(("count", "has_limits"), [(3, False), (9, False), (10, True)])
+def test_few_cases_have_no_limits_of_agreement(count: int, has_limits: bool) -> None:
+    made, ids, _ = cases(count)
+
+    (left, _) = (one for one in figures_of_cases(made, ids) if one.kind == "agreement")
+
+    assert (left.data["low"] is not None, left.data["high"] is not None) == (has_limits, has_limits)
+    assert ("No limits of agreement" in left.caption) != has_limits
+    assert left.data["bias"] == pytest.approx(np.mean(left.data["differences"]))
+
+
 def test_figures_of_what_no_case_has_are_left_out() -> None:
     empty = one(NAN, size=0.0, true=0.0, hd95=NAN)
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from medxfer.cli import medxfer
+from medxfer.data.readers import read_image
 from medxfer.methods.compare import compare_runs
 from medxfer.run_folder import RunFolder
 from medxfer.trained import evaluate_on, open_run
@@ -190,3 +191,39 @@ def test_evaluate_reads_data_that_are_named_otherwise(finished_run: RunFolder, t
     scores = evaluate_on(finished_run.root, tmp_path, overrides=overrides)
 
     assert scores["all"]["auroc"]["patients"] == 4
+
+
+def inverted(file: str, path: Path) -> None:
+    values = read_image(Path(file)).array[0]
+    negative = (values.max() - values) / np.ptp(values) * 255
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(negative.round().astype(np.uint8)).save(path)
+
+
+def test_an_inverted_image_is_warned_of_by_the_run_and_its_bundle(
+    finished_run: RunFolder, tmp_path: Path
+) -> None:
+    rows = [row for row in finished_run.read("predictions/test.csv") if row["label"] == "normal"][:3]
+    for number, row in enumerate(rows):
+        inverted(row["file"], tmp_path / f"{number}.png")
+
+    for root in (finished_run.root, finished_run.root / "bundle"):
+        trained = open_run(root)
+        as_they_are = trained.predict([row["file"] for row in rows])
+        turned = trained.predict([tmp_path])
+        assert not any("unlike" in str(row["reason"]) for row in as_they_are)
+        assert [row["status"] for row in turned] == ["warned"] * len(rows)
+        assert all("unlike the training images" in str(row["reason"]) for row in turned)
+
+
+def test_evaluate_tells_how_many_images_are_unlike_the_training_images(
+    finished_run: RunFolder, tmp_path: Path
+) -> None:
+    rows = finished_run.read("split.csv")[:10]
+    for number, row in enumerate(rows):
+        inverted(row["file"], tmp_path / row["class"] / f"{number}.png")
+
+    scores = evaluate_on(finished_run.root, tmp_path, overrides=["data.patient.pattern=null"])
+
+    assert scores["unlike_training_images"] == {"images": 10, "of": 10}
+    assert "10 of 10 images are unlike the training images" in scores["alarms"][0]

@@ -209,6 +209,23 @@ def test_the_training_data_measured_again_give_the_same_scores(run_3d: RunFolder
     assert min(per_case) < 1
 
 
+def test_images_trained_on_are_known_again_whatever_their_masks(
+    run_3d: RunFolder, volumes: Path, tmp_path: Path
+) -> None:
+    used = next(row for row in run_3d.read("split.csv") if row["split"] == "train")
+    name = Path(used["file"]).name
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images" / name).write_bytes(Path(used["file"]).read_bytes())
+    mask = nibabel.load(volumes / "labelsTr" / name)
+    other = np.asarray(mask.dataobj)[::-1]
+    nibabel.save(nibabel.Nifti1Image(other, mask.affine), tmp_path / "masks" / name)
+
+    scores = evaluate_on(run_3d.root, tmp_path)
+
+    assert "1 of 1 images were trained or tuned on" in scores["alarms"][0]
+
+
 class Stopping(Progress):
     """As if Ctrl-C were pressed after so many steps of a part of the run."""
 
@@ -372,10 +389,9 @@ def test_regions_of_whole_pictures_are_trained_on_cached_maps_and_on_all(run_2d:
     assert {"hd95_pixels", "area_error_pixels"} < set(scores["test"])
     for row in rows:
         source = np.asarray(Pillow.open(row["file"]))
-        parts = [
-            np.asarray(Pillow.open(run_2d.root / "predictions" / row["mask"].replace("_whole.", f"_{name}.")))
-            for name in ("whole", "core")
-        ]
+        names = row["mask"].split(";")
+        assert [name.rpartition("_")[2] for name in names] == ["whole.png", "core.png"]
+        parts = [np.asarray(Pillow.open(run_2d.root / "predictions" / name)) for name in names]
         assert [part.shape for part in parts] == [source.shape] * 2
         true = np.asarray(Pillow.open(row["file"].replace("images", "masks")))
         counts = true != 50

@@ -11,6 +11,7 @@ from medxfer.errors import DataError
 from medxfer.evaluation.figures import FigureData
 from medxfer.reports.html import write_report
 from medxfer.run_folder import FileName, RunFolder
+from medxfer.surroundings import AS_BUNDLE
 from tests.reports.made_run import make_run
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "use", "path"}
@@ -116,6 +117,18 @@ def test_sections_hold_what_the_files_say(finished: RunFolder) -> None:
         "2.13.0",
     ):
         assert expected in words, expected
+
+
+def test_what_a_timing_chose_is_given_as_options(copied: RunFolder) -> None:
+    options = "--set training.precision=bf16 --set training.memory_format=channels_last"
+    about = copied.read("run.json")
+    chosen = {name: {**one, "why": AS_BUNDLE} for name, one in about["chosen"].items()}
+
+    assert options in write_report(copied).read_text(encoding="utf-8")
+    copied.update(chosen=chosen, resumed=2)
+    page = write_report(copied).read_text(encoding="utf-8")
+    assert "--set training" not in page
+    assert "resumed, times" in page
 
 
 def test_three_classes_are_drawn(tmp_path: Path) -> None:

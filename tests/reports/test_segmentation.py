@@ -168,6 +168,35 @@ def test_cases_are_shown_once_worst_first_and_images_are_asked_for_in_turn() -> 
     assert [line.kind for line in first.outlines] == ["true", "predicted"]
 
 
+@pytest.mark.parametrize(
+    ("count", "groups"),
+    [
+        (1, {"median": [0]}),
+        (2, {"best": [1], "worst": [0]}),
+        (3, {"best": [2], "median": [1], "worst": [0]}),
+        (5, {"best": [4, 3], "median": [2], "worst": [0, 1]}),
+        (12, {"best": [11, 10, 9], "median": [8, 7, 6], "worst": [0, 1, 2, 3, 4, 5]}),
+    ],
+)
+def test_of_few_cases_each_is_shown_once(count: int, groups: dict[str, list[int]]) -> None:
+    true = np.zeros((4, 30), np.uint8)
+    true[1:3, 2:28] = 1
+    cases = []
+    for number in range(count):
+        called = true.copy()
+        called[1:3, : 2 * (count - number)] = 0
+        cases.append(measure_case(called, true, classes=["a"], spacing=(1, 1), tolerance=1))
+
+    found: dict[str, list[int]] = {}
+    for one in pictures_of_cases(
+        cases, lambda _: np.zeros((1, 4, 30)), lambda _: (true, true), classes=["a"],
+        spacing_of=lambda _: None, count=6,
+    ):  # fmt: skip
+        found.setdefault(one.group, []).append(one.index)
+
+    assert found == groups
+
+
 def test_overlapping_classes_have_lines_of_their_own() -> None:
     true = np.zeros((2, 6, 6), bool)
     true[0, 1:5], true[1, 2:4] = True, True

@@ -24,6 +24,7 @@ from ..mask_values import seg_values
 from ..placed import Placed, placed
 from ..presets import prepared
 from ..readers import read_image
+from ..regrid import called_box
 from ..sampling import Reading, corner_distance, read_case
 from ..steps.base import Step
 from .suspects import Spread, spread_of, suspicions
@@ -35,6 +36,9 @@ THUMB = {2: 64, 3: 32}  # side of what is kept of a picture, of a volume
 PREVIEW = 112  # pixels of the longest side of what is shown to people
 _GRID = 0.1  # voxels that corners of a mask may lie beside those of its image
 _VALUES = 256  # different values of a mask that are kept
+SPECK = 3  # voxels: pieces up to this size are slips of a brush, unless that is all there is
+_BESIDE = 100  # times as large as that is the piece they lie beside
+_APART = 8  # classes whose pieces are told apart; of more, numbered objects for instance, all are one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,7 @@ class Mask:
 
     values: tuple[float, ...]  # the first 256, sorted
     foreground: float  # share of voxels that are not 0
+    specks: int = 0  # pieces of at most 3 voxels of a class that has a much larger one
     problem: str = ""  # against its image: another grid, values that are none
 
 
@@ -56,6 +61,7 @@ class Look:
     channels: int
     is_colour: bool
     spacing: tuple[float, ...] | None
+    steps: tuple[float, ...]  # voxel size after the steps of the run, where they are known
     spread: Spread
     content: str  # hash of the values that duplicates are told by
     thumb: np.ndarray  # uint8, (64, 64) or (32, 32, 32)
@@ -108,6 +114,7 @@ def look_at(item: Item, reading: Reading, steps: Sequence[Step] = ()) -> Look | 
         channels=array.shape[0],
         is_colour=read.is_colour,
         spacing=read.spacing,
+        steps=basis.spacing,
         spread=spread,
         content=_content(basis, exact=bool(steps)),
         thumb=thumbnail(basis),
@@ -221,7 +228,7 @@ def _mask_of(case: Case, reading: Reading, image: Placed) -> tuple[Placed | None
         return None, None
     labels = seg_values(case.label, case.images[0])
     if labels is not None:
-        return None, _measured(labels, "")
+        return None, _measured(labels[None], "")
     mask = read_image(case.label, policy=reading.policy)
     lying = placed(mask)
     problem = _grid_problem(lying, image, is_known=mask.spacing is not None)
@@ -233,8 +240,24 @@ def _measured(array: np.ndarray, problem: str) -> Mask:
     return Mask(
         values=tuple(float(value) for value in values[:_VALUES]),
         foreground=float((array != 0).mean()),
+        specks=_specks(array, values[values != 0]) if not problem else 0,
         problem=problem or _value_problem(values),
     )
+
+
+def _specks(array: np.ndarray, values: np.ndarray) -> int:
+    """Pieces of a few voxels, corners touching, beside a large one of the same class."""
+    from scipy import ndimage
+
+    mask = array[0]
+    mask = mask[called_box(mask != 0)]
+    found = 0
+    for region in [mask == value for value in values] if len(values) <= _APART else [mask != 0]:
+        pieces, count = ndimage.label(region, np.ones((3,) * mask.ndim))
+        if count > 1:
+            sizes = np.bincount(pieces.ravel())[1:]
+            found += int((sizes <= SPECK).sum()) if sizes.max() >= _BESIDE * SPECK else 0
+    return found
 
 
 def _grid_problem(mask: Placed, image: Placed, *, is_known: bool) -> str:
