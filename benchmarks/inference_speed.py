@@ -20,7 +20,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -44,6 +43,7 @@ SIDES = {
 SPACING = (1.5, 1.5, 2.0)  # mm, of what the network sees
 WINDOW_HU = (-175.0, 250.0)
 CLASSES = ("liver",)
+MARGIN = 36  # voxels of air about the body that the trained network is shown, in training and prediction
 _LIVER = 4  # among the phantom's organs
 CONTRAST = 120  # HU that a contrast medium adds to the liver
 SPEED, MEMORY, DICE = (
@@ -200,8 +200,9 @@ def measured(side: str, run: Path, image: Path, out: Path) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """By the operating system's account."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """By the operating system's account; of this program alone, where `ru_maxrss` begins with its parent's."""
+    (line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
 
 
 def medxfer_side(side: str, run: Path, clock: Clock) -> Callable[[Path, Path], None]:
@@ -380,13 +381,26 @@ def written_ct(folder: Path, quick: bool) -> tuple[Path, np.ndarray]:
 
 
 def trained_run(folder: Path, quick: bool) -> Path:
-    """A run of a small U-Net on ten volumes, trained where there is none yet."""
-    from medxfer.data.synthetic.writing import put_decathlon, put_volume
-
+    """A run of a small U-Net on ten volumes, trained where there is none yet: first with little air about the body."""
     run, data = folder / "run", folder / "data"
     if (run / "scores.json").is_file():
         return run
-    shutil.rmtree(run, ignore_errors=True)
+    write_training_data(data, quick)
+    for number, place in enumerate((folder / "first", run)):
+        if (place / "scores.json").is_file():
+            continue
+        shutil.rmtree(place, ignore_errors=True)
+        config = folder / f"{place.name}.json"  # JSON is YAML
+        plain = bundle_of(data, quick, start=folder / "first" if number else None)
+        config.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "medxfer", "run", config, "--out", place], check=True)
+    return run
+
+
+def write_training_data(data: Path, quick: bool) -> None:
+    """Ten trunks of other patients, each a random part, in the layout of the Medical Segmentation Decathlon."""
+    from medxfer.data.synthetic.writing import put_decathlon, put_volume
+
     cases = [f"trunk_{number:02d}" for number in range(10)]
     for number, name in enumerate(cases):
         rng = np.random.default_rng([number, 151])
@@ -398,23 +412,19 @@ def trained_run(folder: Path, quick: bool) -> Path:
         cut = (slice(x, x + side), slice(y, y + side), slice(z, z + slices))
         for part, voxels in (("imagesTr", hu[cut]), ("labelsTr", mask[cut])):
             put_volume(data / part / f"{name}.nii.gz", voxels, affine_of(voxels.shape, spacing))
-    labels = dict(enumerate(("background", *CLASSES)))
-    put_decathlon(data, "Synthetic trunk", "CT", labels, cases)
-    config = folder / "trunk.json"  # JSON is YAML
-    config.write_text(json.dumps(bundle_of(data, quick), indent=1), encoding="utf-8")
-    subprocess.run([sys.executable, "-m", "medxfer", "run", config, "--out", run], check=True)
-    return run
+    put_decathlon(data, "Synthetic trunk", "CT", dict(enumerate(("background", *CLASSES))), cases)
 
 
-def bundle_of(data: Path, quick: bool) -> dict[str, Any]:
-    """What is trained."""
+def bundle_of(data: Path, quick: bool, *, start: Path | None) -> dict[str, Any]:
+    """What is trained, from random weights or from an earlier run with less air about the body."""
     steps = [
-        {"_target_": "CropBody", "margin": 8},
+        {"_target_": "CropBody", "margin": 8 if start is None else MARGIN},
         {"_target_": "HUWindow", "windows": [list(WINDOW_HU)]},
         {"_target_": "Channels", "count": 1},
         {"_target_": "Resample", "spacing": list(SPACING)},
         {"_target_": "Quantise", "store": "float16"},
     ]
+    phase = {"lr": 0.005, "epochs": 6} if start is None else {"lr": 0.002, "epochs": 2}
     return {
         "seed": 0,
         "data": {"source": str(data), "split": {"test": 0.1, "val": 0.1}},
@@ -425,7 +435,8 @@ def bundle_of(data: Path, quick: bool) -> dict[str, Any]:
         "encoder": {"id": "unet", "weights": "none", "in_channels": 1, "options": {"width": 8}},
         "task": {"_target_": "Segmentation", "classes": list(CLASSES), "overlap": 0.5, "decoder": {"width": 8}},
         "training": {"batch": 2, "clip_norm": 12.0},
-        "phases": [{"name": "all", "train": "all", "lr": 0.005, "epochs": 1 if quick else 6}],
+        "phases": [{"name": "all", "train": "all", **phase, **({"epochs": 1} if quick else {})}],
+        **({} if start is None else {"start": str(start)}),
     }  # fmt: skip
 
 

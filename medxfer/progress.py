@@ -79,8 +79,7 @@ class Progress:
             def advance(steps: int = 1, note: str = "") -> None:
                 nonlocal done
                 done += steps
-                rate = f"{done / max(time.monotonic() - start, 1e-9):.1f}/s"
-                shown.update(task, advance=steps, note=note, rate=rate)
+                shown.update(task, advance=steps, note=note, rate=_rate(done, time.monotonic() - start))
 
             yield advance
         self._finished(title, done, start)
@@ -95,16 +94,20 @@ class Progress:
             if now - said > 10 and done < total:
                 said = now
                 left = (now - start) / done * (total - done)
-                rate = done / (now - start)
-                self(
-                    f"{title}: {done} of {total}, {rate:.1f}/s, {left:.0f} s left{', ' + note if note else ''}"
-                )
+                rate = _rate(done, now - start)
+                self(f"{title}: {done} of {total}, {rate}, {left:.0f} s left{', ' + note if note else ''}")
 
         yield advance
         self._finished(title, done, start)
 
     def _finished(self, title: str, done: int, start: float) -> None:
         self._log.debug("%s: %d in %.1f s", title, done, time.monotonic() - start)
+
+
+def _rate(done: int, seconds: float) -> str:
+    """Steps a second, or seconds a step where those are many."""
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:.1f}/s" if rate >= 0.5 else f"{1 / max(rate, 1e-9):.1f} s each"
 
 
 def _nothing(steps: int = 1, note: str = "") -> None:

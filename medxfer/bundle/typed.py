@@ -364,7 +364,9 @@ def _check_thin(made: Mapping[str, Any], path: KeyPath, document: Document) -> N
     count = images.shape.count(1)
     if not count:
         return
-    where = document.blamed((*path, "images", "size"), (*path, "images", "dims")) or "images.size"
+    where = (
+        document.blamed(*((*path, "images", name) for name in ("size", "patches", "dims"))) or "images.size"
+    )
     size = f"[{', '.join(map(str, images.shape))}]"
     if images.thin is None:
         accepted = "sides from 16 to 2048; of volumes one may be 1, the network then sees planes across it"

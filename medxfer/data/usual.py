@@ -44,6 +44,9 @@ _NAMED = (
     "difference of neighbours",
 )
 _TOLD = 2  # figures named in a sentence
+_CLEARLY = (
+    0.5  # standard deviations beyond the training images' range: a figure nearer than that decided nothing
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +102,11 @@ class Usual:
         if len(seen.values) != self.channels:
             return found  # refused elsewhere
         figures = _figures(seen.values)
-        if self._distance(figures) > self.limit:
-            turned = self._distance(_figures(1 - seen.values)) <= self.limit
-            hint = "; inverted it would be like them" if turned else ""
+        distance = self._distance(figures)
+        if distance > self.limit:
+            turned = self._distance(_figures(1 - seen.values))
+            hint = "; inverted it would be " if turned < max(self.limit, distance / 2) else ""
+            hint += ("like them" if turned <= self.limit else "nearer to them") if hint else ""
             found.append(f"unlike the training images: {self._told(figures)}{hint}")
         return found
 
@@ -113,7 +118,7 @@ class Usual:
         """The named figures that lie farthest outside of the training images' own."""
         own = figures[: len(self.names)]
         beyond = np.maximum(own - self.high, self.low - own) / self.deviation[: len(own)]
-        worst = [int(one) for one in np.argsort(-beyond)[:_TOLD] if beyond[one] > 0]
+        worst = [int(one) for one in np.argsort(-beyond)[:_TOLD] if beyond[one] > _CLEARLY]
         if not worst:
             return "its brightness is spread otherwise over levels and places"
         return ", ".join(
@@ -313,7 +318,8 @@ def _left_out(figures: np.ndarray, patients: Sequence[str]) -> np.ndarray:
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{np.exp(value) - _STEP if name.startswith(_NAMED[-1]) else value:.2g}"
+    told = max(0.0, float(np.exp(value)) - _STEP) if name.startswith(_NAMED[-1]) else float(value)
+    return f"{round(told, 4):.3g}"
 
 
 def _rounded(side: float) -> str:

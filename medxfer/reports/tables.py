@@ -10,6 +10,7 @@ from ..evaluation.scores import meaning_of
 from .facts import Facts, scored_splits, scores_in
 
 _SPLITS = ("train", "val", "test")
+_PLANES = ("sagittal", "coronal", "axial")  # by the axis across them
 _PHASE_DEFAULTS = {
     "k": 1,
     "layer_decay": 1.0,
@@ -172,8 +173,13 @@ def flat_rows(value: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, st
 def _images(images: Mapping[str, Any]) -> str | None:
     if "preset" not in images:
         return None
+    size = images.get("size")
+    if isinstance(size, list | tuple) and 1 in size:
+        plane = _PLANES[list(size).index(1)]
+        seen = f"planes of {' x '.join(str(side) for side in size if side != 1)} voxels"
+        return f"preset {images['preset']}, {plane} {seen}, one at a time by a 2D network"
     parts = "patches of " if images.get("patches") else ""
-    return f"preset {images['preset']}, {parts}{_size(images.get('size'))}"
+    return f"preset {images['preset']}, {parts}{_size(size)}"
 
 
 def _size(size: object) -> str:

@@ -229,7 +229,9 @@ class Segmentation:
         """Means over classes and for each class, beside the mean training mask."""
         scores: Scores = {
             "task": "Segmentation", "key_metric": self.key_metric, "classes": list(self.classes),
-            "averaged": "Each score is the mean over the classes, each over the cases that have it.",
+            "averaged": "Each score is the mean over the cases that have the class."
+            if len(self.classes) == 1
+            else "Each score is the mean over the classes, each over the cases that have it.",
             "stated": self._stated(), "baseline": {}, "by_class": {}, "alarms": [],
         }  # fmt: skip
         if self._mean is not None:

@@ -97,6 +97,15 @@ def test_a_thumbnail_is_told_by_its_size_and_a_larger_picture_is_not(usual: Usua
     assert usual.remarks(large) == []
 
 
+def test_a_figure_that_decided_nothing_is_not_named(usual: Usual) -> None:
+    moved = np.roll(BODIES[200], SIDE // 2, axis=2).astype(np.float32) / 255
+    spacing = (20.0, 20.0)
+    (remark,) = usual.remarks(Seen(moved, spacing, "pixels"))
+    assert "its brightness is spread otherwise over levels and places" in remark
+    (black,) = usual.remarks(Seen(np.zeros_like(moved), spacing, "pixels"))
+    assert "e-" not in black
+
+
 def test_steps_in_mm_are_told_both_ways_but_not_against_pixels() -> None:
     found = usual_of(arrays_of(BODIES, suffix=".dcm", spacing=1.0), ROWS)
     assert found is not None
