@@ -86,6 +86,16 @@ def test_sections_hold_figures_failures_baseline_and_what_the_task_states(volume
         assert expected in words, expected
 
 
+def test_the_report_says_that_a_2d_network_saw_planes(volumes: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(shutil.copytree(volumes.root, tmp_path / "run"))
+    config = folder.path("config.yaml").read_text(encoding="utf-8")
+    folder.write("config.yaml", config.replace("[40, 56, 40]", "[40, 1, 40]"))
+
+    words = " ".join(page_of(folder)[1].words.split())
+
+    assert "coronal planes of 40 x 40 voxels, one at a time by a 2D network" in words
+
+
 def test_nothing_is_said_of_what_the_run_has_not(volumes: RunFolder) -> None:
     words = page_of(volumes)[1].words
     card = write_model_card(volumes).read_text(encoding="utf-8")
