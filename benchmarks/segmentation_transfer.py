@@ -168,7 +168,7 @@ def main() -> None:
     ids = case_ids(trial, arguments.data)
     kind = "synthetic" if arguments.data is None else arguments.data.name
     result: dict[str, Any] = {
-        "command": "python benchmarks/segmentation_transfer.py " + shlex.join(sys.argv[1:]),
+        "command": "python benchmarks/segmentation_transfer.py " + as_typed(sys.argv[1:], arguments),
         "commit": subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True
         ).stdout.strip(),
@@ -201,6 +201,12 @@ def main() -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(path)
+
+
+def as_typed(words: list[str], arguments: argparse.Namespace) -> str:
+    """The command as others would type it: where data lie and runs go is one machine's matter."""
+    places = {str(arguments.data): "PATH", str(arguments.out): "DIR"}
+    return shlex.join(places.get(word, word) for word in words)
 
 
 def arguments_of() -> argparse.Namespace:
